@@ -1,0 +1,109 @@
+"""A level of theory is data: method, basis set and, for each program, the keywords that make programs agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from qcelemental.models.v2 import AtomicSpecification
+
+RESOURCES: str = "sddfkit"
+"""Key of `AtomicSpecification.extras` that holds threads and memory_gib: what never changes a result."""
+
+
+class ProgramMissingError(RuntimeError):
+    """No program can compute this level here; the message says how to get one."""
+
+
+class ChosenProgram(NamedTuple):
+    """A program that was found, its version, and one printable sentence about why it was taken."""
+
+    program: str
+    version: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of theory.
+
+    Parameters
+    ----------
+    name : str
+        As people write it, for example ``"wB97X/6-31G(d)"``.
+    method, basis : str, str or None
+    programs : mapping
+        Program name to its keywords, in order of preference.
+    program : str
+        ``"auto"`` takes the first of `programs` that is found; a name insists on that one.
+    timeout_s, memory_gib, threads : float, float, int
+        Limits of one calculation. They are no part of its identity.
+    """
+
+    name: str
+    method: str
+    basis: str | None
+    programs: Mapping[str, Mapping[str, Any]]
+    program: str = "auto"
+    timeout_s: float = 600
+    memory_gib: float = 2.0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.programs:
+            raise ValueError(f"level {self.name!r} lists no programs")
+        if self.program != "auto" and self.program not in self.programs:
+            raise ValueError(
+                f"level {self.name!r} has no keywords for program {self.program!r}; it knows {', '.join(self.programs)}"
+            )
+        if self.timeout_s <= 0 or self.memory_gib <= 0 or self.threads < 1:
+            raise ValueError(f"{self.timeout_s=}, {self.memory_gib=} and {self.threads=} must be positive")
+
+    def choose(self) -> ChosenProgram:
+        """Look for the programs and take one.
+
+        Raises
+        ------
+        ProgramMissingError
+            If none is found, or the one asked for by name is not; the message says how to get it.
+        """
+        from sddfkit.qc.harnesses import HARNESSES
+
+        wanted = list(self.programs) if self.program == "auto" else [self.program]
+        problems: list[str] = []
+        for name in wanted:
+            if name not in HARNESSES:
+                raise ProgramMissingError(f"there is no harness for {name!r}; known: {', '.join(HARNESSES)}")
+            problem = HARNESSES[name].problem()
+            if problem is None:
+                return ChosenProgram(name, HARNESSES[name].get_version(), self._why(name, problems))
+            problems.append(f"{name}: {problem} {HARNESSES[name].install_hint}")
+        raise ProgramMissingError(f"no program for level {self.name!r} – " + "; ".join(problems))
+
+    def specification(self, program: str, driver: Literal["energy", "gradient"] = "gradient") -> AtomicSpecification:
+        """The QCSchema specification of this level for one program.
+
+        Raises
+        ------
+        ValueError
+            If the level has no keywords for `program`.
+        """
+        if program not in self.programs:
+            raise ValueError(
+                f"level {self.name!r} has no keywords for {program!r}; it knows {', '.join(self.programs)}"
+            )
+        return AtomicSpecification(
+            program=program,
+            driver=driver,
+            model={"method": self.method, "basis": self.basis},
+            keywords=dict(self.programs[program]),
+            extras={RESOURCES: {"threads": self.threads, "memory_gib": self.memory_gib, "level": self.name}},
+        )
+
+    def _why(self, name: str, problems: list[str]) -> str:
+        if self.program != "auto":
+            return f"{name} was asked for by name"
+        if not problems:
+            return f"{name} is the first choice for {self.name} and was found"
+        return f"{name} is the next choice for {self.name}: " + "; ".join(problems)

@@ -1,0 +1,37 @@
+"""What a property is: a name, a column type, a unit, a shape, and how to read it from a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class PropertyError(ValueError):
+    """A result does not hold the property asked for."""
+
+
+class Property(NamedTuple):
+    """One observable of a calculation.
+
+    name : column name in a data set
+    arrow_type : Arrow type of that column, as text
+    unit : unit of the extracted value
+    shape : shape in words, ``n`` is the number of atoms
+    extract : from a QCSchema result as JSON-like dict (bohr, hartree) to a float or an array in `unit`
+    """
+
+    name: str
+    arrow_type: str
+    unit: str
+    shape: str
+    extract: Callable[[Mapping[str, Any]], float | np.ndarray]
+
+
+def qcschema_value(result: Mapping[str, Any], key: str) -> Any:
+    """``result["properties"][key]``, or a `PropertyError` that names the key."""
+    value = result.get("properties", {}).get(key)
+    if value is None:
+        raise PropertyError(f"the result holds no {key}; ask for the driver or keyword that computes it")
+    return value
