@@ -1,0 +1,166 @@
+"""The top of a report: what was done, what was learned and what it cost, in sentences made from the numbers."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sddfkit.viz.page import Markup, element, joined, paragraph
+from sddfkit.viz.words import count, duration, level_of, number, program_of, spelled
+
+ENERGY = "energy_mae_kcal_mol"
+FORCE = "force_mae_kcal_mol_A"
+
+
+def headline(report: Mapping[str, Any], derived: Mapping[str, Any]) -> Markup:
+    """Return title, verdict, key numbers and the paragraph that says what they mean."""
+    created = str(report["created"]).replace("T", " ")[:16]
+    return Markup(
+        f"""<header>
+{element("p", f"sddfkit · {created} · seed {report['seed']}", class_="eyebrow")}
+{element("h1", report["title"])}
+{element("p", verdict(report), class_="verdict")}
+{element("dl", joined(_tiles(report, derived)), class_="tiles")}
+{paragraph(_labelled(report), _learned(report, derived), _ranking(derived))}
+{joined(element("p", warning, class_="note") for warning in warnings(report, derived))}
+</header>"""
+    )
+
+
+def verdict(report: Mapping[str, Any]) -> str:
+    """Return in one sentence how the error on the test fold moved, also when it did not fall."""
+    first, last = report["rounds"][0], report["rounds"][-1]
+    before, after = (r["metrics"]["ensemble"][ENERGY] for r in (first, last))
+    guess = last["metrics"]["baseline"][ENERGY]
+    if not known(after):
+        return "The energy error on the test fold is not known."
+    if known(guess) and after >= guess:
+        return (
+            f"Nothing was learned yet: the energy error is {number(after)} kcal/mol, and a guess from the "
+            f"composition alone errs by {number(guess)}."
+        )
+    if len(report["rounds"]) == 1 or not known(before):
+        against = f", against {number(guess)} from the composition alone" if known(guess) else ""
+        return f"Energy error {number(after)} kcal/mol on unseen scaffolds{against}."
+    verb = "fell" if after < 0.97 * before else "rose" if after > 1.03 * before else "stayed"
+    rounds = spelled(len(report["rounds"]) - 1, "round")
+    path = f"from {number(before)} to {number(after)}" if verb != "stayed" else f"near {number(after)}"
+    return f"Over {rounds} of active learning the energy error {verb} {path} kcal/mol on unseen scaffolds."
+
+
+def warnings(report: Mapping[str, Any], derived: Mapping[str, Any]) -> list[str]:
+    """Return what a careful reader should know before believing the numbers."""
+    found = []
+    n, molecules = derived["energy"]["n"], derived["energy"]["molecules"]
+    if molecules < 10:
+        found.append(
+            f"The test fold is small ({count(n, 'conformer')} of {count(molecules, 'molecule')}): "
+            "read every error as a rough figure."
+        )
+    stated, again = report["rounds"][-1]["metrics"]["ensemble"][ENERGY], derived["energy"]["mae"]
+    if known(stated) and known(again) and not math.isclose(stated, again, rel_tol=0.01):
+        found.append(
+            f"The last round's metrics give an energy MAE of {number(stated)} kcal/mol, the predictions listed here "
+            f"{number(again)}: they were not made on the same conformers or not by the same networks."
+        )
+    if missing := len(report["predictions"]) - n:
+        found.append(f"{count(missing, 'test conformer')} without a finite label or prediction are left out.")
+    return found
+
+
+def known(value: float | None) -> bool:
+    """Say whether a metric is a finite number."""
+    return value is not None and math.isfinite(value)
+
+
+def _tiles(report: Mapping[str, Any], derived: Mapping[str, Any]) -> list[Markup]:
+    calculations = report["calculations"]
+    labelled = calculations["known"] + calculations["computed"]
+    molecules = report["molecules"]["accepted"]
+    wall = sum(t["wall_s"] for t in report["timings"])
+    return [
+        _tile("Energy error", *_before_after(report, ENERGY, "kcal/mol", derived["energy"]["mae_interval"])),
+        _tile("Force error", *_before_after(report, FORCE, "kcal/mol/Å", None)),
+        _tile("Labels", number_of(labelled), "conformers", f"of {count(molecules, 'molecule')}"),
+        _tile(
+            "Cost",
+            number(calculations["core_hours"]),
+            "core hours",
+            f"{program_of(report['level'])}; whole run {duration(wall)}",
+        ),
+    ]
+
+
+def _before_after(report: Mapping[str, Any], key: str, unit: str, span: list[float] | None) -> tuple[str, str, str]:
+    first, last = report["rounds"][0]["metrics"], report["rounds"][-1]["metrics"]
+    notes = [f"95 %: {number(span[0])} to {number(span[1])}"] if span else []
+    if len(report["rounds"]) > 1:
+        notes.append(f"round 0: {number(first['ensemble'][key])}")
+    notes.append(f"composition only: {number(last['baseline'][key])}")
+    return number(last["ensemble"][key]), unit, " · ".join(notes)
+
+
+def _tile(name: str, value: str, unit: str, note: str) -> Markup:
+    content = joined(
+        [
+            element("span", value, class_="value"),
+            element("span", unit, class_="unit"),
+            element("span", note, class_="of"),
+        ],
+        " ",
+    )
+    return Markup(f"<div>{element('dt', name)}{element('dd', content)}</div>")
+
+
+def number_of(n: int) -> str:
+    """Return an integer with thin spaces between thousands."""
+    return f"{n:,}".replace(",", "\u202f")
+
+
+def _labelled(report: Mapping[str, Any]) -> str:
+    level, calculations = report["level"], report["calculations"]
+    labelled = calculations["known"] + calculations["computed"]
+    failed = f"; {count(calculations['failed'], 'calculation')} failed" if calculations["failed"] else ""
+    reused = f" ({number_of(calculations['known'])} were known already)" if calculations["known"] else ""
+    return (
+        f"{program_of(level)} gave energies and forces at {level_of(level)} for {count(labelled, 'conformer')}{reused} "
+        f"of {count(report['molecules']['accepted'], 'molecule')}{failed}."
+    )
+
+
+def _learned(report: Mapping[str, Any], derived: Mapping[str, Any]) -> str:
+    last = report["rounds"][-1]
+    error, force = (last["metrics"]["ensemble"][key] for key in (ENERGY, FORCE))
+    relative = derived["relative_energy"]
+    parts = [
+        f"Trained on {count(last['n_labelled_train'], 'labelled conformer')}, the ensemble of "
+        f"{spelled(len(report['members']), 'network')} predicts {count(derived['energy']['n'], 'test conformer')} of "
+        f"{count(derived['energy']['molecules'], 'molecule')} whose scaffolds it never saw, with a mean absolute error "
+        f"of {number(error)} kcal/mol in the energy and {number(force)} kcal/mol/Å in a force component."
+    ]
+    if relative["n"]:
+        parts.append(
+            f"Energy differences between conformers of one molecule are off by {number(relative['mae'])} kcal/mol; "
+            f"calling all conformers equal would be off by {number(relative['mae_if_all_equal'])}."
+        )
+    return " ".join(parts)
+
+
+def _ranking(derived: Mapping[str, Any]) -> str:
+    return ranking(derived["spread"])
+
+
+def ranking(spread: Mapping[str, Any]) -> str:
+    """Return whether the ensemble's spread tells good predictions from bad ones, with ρ, its interval and n."""
+    rho, span = spread["spearman"], spread["spearman_interval"]
+    if not known(rho):
+        return "Whether the ensemble's spread points to its errors cannot be said: there is no rank correlation."
+    basis = f"{count(spread['n'], 'conformer')} of {count(spread['molecules'], 'molecule')}"
+    stated = f"Spearman ρ = {number(rho, 2)}" + (
+        f", 95 % interval {number(span[0], 2)} to {number(span[1], 2)}" if span else ""
+    )
+    if span is None or span[0] <= 0 <= span[1]:
+        return f"The ensemble's spread cannot be told from chance as a guide to its errors ({stated}; {basis})."
+    strength = next(word for limit, word in ((0.3, "weakly"), (0.6, "moderately"), (2, "well")) if abs(rho) < limit)
+    if rho < 0:
+        return f"The ensemble's spread misleads: it is larger where the error is smaller ({stated}; {basis})."
+    return f"The ensemble's spread ranks its own errors {strength} ({stated}; {basis})."

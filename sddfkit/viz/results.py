@@ -1,0 +1,222 @@
+"""The sections of a report that show what was learned: curves, parity, uncertainty, and what was chosen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from sddfkit.viz import plots
+from sddfkit.viz.evidence import Fold, within_molecules
+from sddfkit.viz.figures import drawing, svg
+from sddfkit.viz.headline import ENERGY, FORCE, known, ranking
+from sddfkit.viz.page import Markup, element, figure, folded, joined, long_table, paragraph, section, table
+from sddfkit.viz.words import count, level_of, number
+
+METRICS: Final = (
+    (ENERGY, "Energy MAE, kcal/mol"),
+    ("energy_rmse_kcal_mol", "Energy RMSE, kcal/mol"),
+    ("energy_mae_mev_per_atom", "Energy MAE, meV/atom"),
+    (FORCE, "Force MAE, kcal/mol/Å"),
+    ("force_rmse_kcal_mol_A", "Force RMSE, kcal/mol/Å"),
+)
+# A drawing weighs about 8 kB; beyond this many molecules a round's table names the molecule without drawing it.
+MOST_DRAWN: Final = 60
+
+
+def learning(report: Mapping[str, Any]) -> Markup:
+    """Return the learning curves with their numbers."""
+    rounds = report["rounds"]
+    n = [r["n_labelled_train"] for r in rounds]
+    curves = [_curve(report, n, ENERGY, "Energy", "kcal/mol"), _curve(report, n, FORCE, "Force", "kcal/mol/Å")]
+    random = report["strategy"] == "random"
+    control = (
+        ""
+        if random or len(rounds) == 1
+        else f"The run has no random-choice control: the curve shows what more data chosen by “{report['strategy']}” "
+        "did, not that the choice beats chance."
+    )
+    return section(
+        "learning",
+        "What was learned",
+        paragraph(
+            "Errors on one test fold, the same in every round; the training fold holds none of its scaffolds.",
+            control,
+        ),
+        element("div", joined(curves), class_="pair"),
+        folded("The numbers of every round", joined(_round_numbers(r) for r in rounds)),
+    )
+
+
+def _curve(report: Mapping[str, Any], n: list[int], key: str, name: str, unit: str) -> Markup:
+    def errors(metrics_of: Any) -> list[float]:
+        return [np.nan if (v := metrics_of(r["metrics"])[key]) is None else v for r in report["rounds"]]
+
+    drawn = plots.learning_curve(
+        n,
+        errors(lambda m: m["ensemble"]),
+        {member: errors(lambda m, member=member: m["members"][member]) for member in report["members"]},
+        errors(lambda m: m["baseline"]),
+        quantity=f"{name.lower()} error (MAE)",
+        unit=unit,
+    )
+    ensemble = ", ".join(number(e) for e in errors(lambda m: m["ensemble"]))
+    about = f"{name} error against labelled training conformers {n}; ensemble: {ensemble} {unit}"
+    guess = "a guess from the composition alone" if key == ENERGY else "predicting no force at all"
+    caption = f"{name} error of the ensemble (thick) and its members (thin). Dashed: {guess}."
+    return figure(svg(drawn, f"curve-{name.lower()}", about), caption)
+
+
+def _round_numbers(entry: Mapping[str, Any]) -> Markup:
+    metrics = entry["metrics"]
+    rows = [("ensemble", metrics["ensemble"]), *metrics["members"].items(), ("composition only", metrics["baseline"])]
+    caption = f"Round {entry['round']}: {count(entry['n_labelled_train'], 'training conformer')}"
+    heads = ["Network", *(head for _, head in METRICS)]
+    return table(
+        caption, heads, [[name, *(number(m[key]) for key, _ in METRICS)] for name, m in rows], numeric=range(1, 6)
+    )
+
+
+def parity(report: Mapping[str, Any], fold: Fold) -> Markup:
+    """Return predicted against reference: energies, relative conformer energies, force components."""
+    source = level_of(report["level"])
+    reference, predicted, _ = within_molecules(fold)
+    panels = [
+        (
+            "energy",
+            plots.parity(
+                fold.energy, fold.energy_pred, quantity="energy", unit="kcal/mol", source=source, spread=fold.spread
+            ),
+            "Energy of each test conformer, minus the reference energies of its atoms. Bars: ±1 σ over the ensemble.",
+        ),
+        (
+            "relative",
+            plots.parity(reference, predicted, quantity="relative energy", unit="kcal/mol", source=source),
+            "Energy minus the mean over the conformers of the same molecule: this is what ranks conformers.",
+        ),
+        (
+            "forces",
+            plots.parity(fold.forces, fold.forces_pred, quantity="force", unit="kcal/mol/Å", source=source),
+            "Every force component of every test conformer.",
+        ),
+    ]
+    figures = [
+        figure(svg(drawn, f"parity-{key}", f"Parity plot. {caption}"), caption) for key, drawn, caption in panels
+    ]
+    return section(
+        "parity",
+        f"Predicted against {source}",
+        paragraph("Final ensemble, test fold: molecules it was not trained on."),
+        element("div", joined(figures), class_="triple"),
+    )
+
+
+def uncertainty(fold: Fold, derived: Mapping[str, Any]) -> Markup:
+    """Return whether the ensemble knows where it is wrong, and how the error depends on size."""
+    error = fold.energy_pred - fold.energy
+    ratio = derived["spread"]["rms_error_over_rms_spread"]
+    size = ""
+    if known(ratio):
+        fit = "is too small by that factor" if ratio > 1.25 else "is too large" if ratio < 0.8 else "has the right size"
+        size = f"The RMS error is {number(ratio, 2)} times the RMS spread: the spread {fit}."
+    spread = plots.spread_vs_error(fold.spread, error, unit="kcal/mol")
+    by_size = plots.error_by_size(fold.n_heavy, error, unit="kcal/mol")
+    figures = [
+        figure(
+            svg(spread, "spread", "Absolute energy error against the spread of the ensemble, logarithmic axes"),
+            "Error against the ensemble's spread for each test conformer, and RMS error of equally filled bins.",
+        ),
+        figure(
+            svg(by_size, "size", "Absolute energy error against the number of heavy atoms"),
+            "Error by size of the molecule.",
+        ),
+    ]
+    return section(
+        "uncertainty",
+        "Does it know where it is wrong?",
+        paragraph(ranking(derived["spread"]), size),
+        element("div", joined(figures), class_="pair"),
+    )
+
+
+def chosen(report: Mapping[str, Any], derived: Mapping[str, Any]) -> Markup:
+    """Return, for each round, which molecules were chosen for labelling and why."""
+    viewable = {view["record_id"] for view in report["views"]}
+    rounds = [r for r in report["rounds"] if r["selected"]]
+    if not rounds:
+        body = paragraph("Nothing was chosen: this run has no round of active learning.")
+        return section("chosen", "Which molecules were chosen, and why", body)
+    errors = {d["round"]: d["chosen_error_before"] for d in derived["rounds"]}
+    parts = [_chosen_in(r, errors[r["round"]], viewable) for r in rounds]
+    intro = paragraph(
+        f"Strategy “{report['strategy']}”. Each conformer below was taken from the pool at the end of its round, "
+        "labelled and then trained on. “Error before” is the ensemble's energy error on it before that training."
+    )
+    return section("chosen", "Which molecules were chosen, and why", intro, *parts)
+
+
+def _chosen_in(entry: Mapping[str, Any], error: float, viewable: set[str]) -> Markup:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for s in sorted(entry["selected"], key=lambda s: s["rank"]):
+        groups.setdefault(s["molecule_id"], []).append(s)
+    usual = entry["metrics"]["ensemble"][ENERGY]
+    lesson = ""
+    if known(error) and known(usual):
+        lesson = f"Their mean error before training was {number(error)} kcal/mol; the test fold's was {number(usual)}."
+    what = f"{count(len(entry['selected']), 'conformer')} of {count(len(groups), 'molecule')} chosen."
+    heads = ["Rank", "Structure", "Molecule", "Chosen", "Score", "Error before, kcal/mol", "Reason"]
+    rows = [_molecule_row(group, i < MOST_DRAWN, viewable) for i, group in enumerate(groups.values())]
+    caption = f"Chosen at the end of round {entry['round']}"
+    return joined(
+        [
+            element("h3", f"After round {entry['round']}"),
+            paragraph(what, lesson),
+            Markup(f'<div class="chosen">{long_table(caption, heads, rows, numeric=(0, 3, 4, 5), shown=5)}</div>'),
+            folded(f"All {count(len(entry['selected']), 'chosen conformer')}", _conformer_table(entry)),
+        ]
+    )
+
+
+def _molecule_row(group: Sequence[Mapping[str, Any]], draw: bool, viewable: set[str]) -> list[object]:
+    best = group[0]
+    smiles = best["molecule_id"]
+    picture: object = "not drawn"
+    if draw:
+        picture = Markup(d) if (d := drawing(smiles)) else "RDKit cannot read this SMILES"
+    in_3d = next((s["record_id"] for s in group if s["record_id"] in viewable), None)
+    link = element("a", "Show in 3D", href="#view3d", data_view=in_3d, class_="to3d") if in_3d else ""
+    name = [element("strong", best["name"])] if best["name"] else []
+    heavy = element("span", count(best["n_heavy"], "heavy atom"), class_="muted")
+    molecule = joined([*name, element("code", smiles), heavy, link], " ")
+    reasons = joined((element("span", r, class_="reason") for r in dict.fromkeys(s["reason"] for s in group)), " ")
+    return [
+        best["rank"],
+        picture,
+        molecule,
+        len(group),
+        _range([s["score"] for s in group]),
+        _range([abs(e) for s in group if known(e := s["energy_error_kcal_mol"])]),
+        reasons,
+    ]
+
+
+def _conformer_table(entry: Mapping[str, Any]) -> Markup:
+    rows = [
+        [
+            s["rank"],
+            s["name"] or s["molecule_id"],
+            element("code", s["record_id"]),
+            number(s["score"]),
+            number(s["energy_error_kcal_mol"]),
+            s["reason"],
+        ]
+        for s in sorted(entry["selected"], key=lambda s: s["rank"])
+    ]
+    heads = ["Rank", "Molecule", "Record", "Score", "Error before, kcal/mol", "Reason"]
+    return table(f"Conformers chosen at the end of round {entry['round']}", heads, rows, numeric=(0, 3, 4))
+
+
+def _range(values: list[float]) -> str:
+    if not values:
+        return "–"
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,85 @@
+"""Numbers, durations and names as a reader wants to see them."""
+
+import math
+import re
+from typing import Any
+
+PROGRAMS = {"pyscf": "PySCF", "psi4": "Psi4", "tblite": "tblite", "xtb": "xtb"}
+COUNTED = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return `value` with `digits` significant digits; a dash for None, NaN and infinities.
+
+    >>> number(12.3456), number(0.04567), number(-3.0), number(12345.6), number(None)
+    ('12.3', '0.0457', '−3.00', '12\u202f346', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}".replace(",", "\u202f").replace("-", "−")
+
+
+def count(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun.
+
+    >>> count(1, "conformer"), count(1200, "conformer"), count(0, "entry", "entries")
+    ('1 conformer', '1\u202f200 conformers', '0 entries')
+    """
+    word = noun if n == 1 else plural or noun + "s"
+    return f"{n:,} {word}".replace(",", "\u202f")
+
+
+def spelled(n: int, noun: str) -> str:
+    """Return small numbers as words, for prose.
+
+    >>> spelled(5, "network"), spelled(1, "network"), spelled(12, "network")
+    ('five networks', 'one network', '12 networks')
+    """
+    return f"{COUNTED[n]} {noun if n == 1 else noun + 's'}" if 0 <= n < len(COUNTED) else count(n, noun)
+
+
+def duration(seconds: float | None) -> str:
+    """Return a wall time with the two largest units that matter.
+
+    >>> duration(0.4), duration(42), duration(123), duration(4321), duration(float("nan"))
+    ('0.4 s', '42 s', '2 min 3 s', '1 h 12 min', '–')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def level_of(level: dict[str, Any]) -> str:
+    """Return method/basis as chemists write it.
+
+    >>> level_of({"method": "wb97x", "basis": "6-31G(d)"}), level_of({"method": "GFN2-xTB", "basis": None})
+    ('ωB97X/6-31G(d)', 'GFN2-xTB')
+    """
+    method = str(level["method"])
+    if re.match(r"wb97", method, re.IGNORECASE):
+        method = "ω" + method[1:].upper()
+    return f"{method}/{level['basis']}" if level.get("basis") else method
+
+
+def program_of(level: dict[str, Any]) -> str:
+    """Return the program with its version, in its own spelling."""
+    name = str(level["program"])
+    return f"{PROGRAMS.get(name.lower(), name)} {level['version']}"
+
+
+def listing(words: list[str]) -> str:
+    """Join words as in a sentence.
+
+    >>> listing(["C", "H", "N"]), listing(["C"]), listing([])
+    ('C, H and N', 'C', '')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
