@@ -11,10 +11,13 @@ from typing import Final
 import qcengine
 
 from sddfkit.qc.harnesses.base import Harness
+from sddfkit.qc.harnesses.psi4 import Psi4Harness
 from sddfkit.qc.harnesses.pyscf import PyscfHarness
 from sddfkit.qc.harnesses.tblite import TbliteHarness
 
-HARNESSES: Final[dict[str, Harness]] = {harness.name: harness for harness in (PyscfHarness(), TbliteHarness())}
+HARNESSES: Final[dict[str, Harness]] = {
+    harness.name: harness for harness in (Psi4Harness(), PyscfHarness(), TbliteHarness())
+}
 """Program name to its harness."""
 
 

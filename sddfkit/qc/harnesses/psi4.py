@@ -1,0 +1,171 @@
+"""Psi4 (Smith et al., J. Chem. Phys. 152, 184108 (2020), doi:10.1063/5.0006002) in a process of its own.
+
+QCEngine's own harness cannot drive Psi4 before 1.4, and needs Psi4 under our Python or starts a process for each
+calculation; this one keeps one process that has imported Psi4 once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+
+from sddfkit.qc.child import ChildLostError, JsonLineChild
+from sddfkit.qc.errors import CalculationError, classified_errors
+from sddfkit.qc.harnesses.base import Harness, atomic_result, refuse_driver
+from sddfkit.qc.harnesses.psi4_installation import WORKER_SCRIPT, Installation, Psi4NotUsableError, find
+
+if TYPE_CHECKING:
+    from qcelemental.models.v2 import AtomicInput, AtomicResult
+    from qcengine.config import TaskConfig
+
+MEMORY_SHARE: Final = 0.6
+"""Part of the memory limit that Psi4 is told of: it takes about 1.4 times of what it is told."""
+
+_START_LIMIT_S: Final = 60.0
+
+
+class Psi4Harness(Harness):
+    """Kohn–Sham and Hartree–Fock energies, gradients and dipoles by Psi4; keywords are Psi4's own options."""
+
+    _defaults: ClassVar[dict[str, Any]] = {
+        "name": "psi4",
+        "scratch": True,
+        "thread_safe": False,
+        "thread_parallel": True,
+        "node_parallel": False,
+        "managed_memory": True,
+    }
+    install_hint: ClassVar[str] = (
+        "Get it by: conda install -c conda-forge psi4, or apt install psi4; then set SDDFKIT_PSI4_PYTHON to the Python "
+        "that imports it, unless its executable is on PATH."
+    )
+
+    def problem(self) -> str | None:
+        """None if a Psi4 was found that answers with its version."""
+        try:
+            find()
+        except Psi4NotUsableError as error:
+            return str(error)
+        return None
+
+    def get_version(self) -> str:
+        """Version of the Psi4 that was found."""
+        return find().version
+
+    def compute(self, input_data: AtomicInput, config: TaskConfig) -> AtomicResult:
+        """Energy, gradient (if it is the driver) and dipole of one molecule, by one SCF.
+
+        Raises
+        ------
+        CalculationError
+            "input" for an unknown option or method, "convergence" for an SCF that did not converge, "killed" if the
+            Psi4 process died.
+        """
+        refuse_driver(input_data, "Psi4")
+        installation = find()
+        with classified_errors("Psi4"):
+            answer = _process.ask(installation, _job(input_data, config))
+        if not answer["ok"]:
+            raise CalculationError(
+                answer["error_type"], f"Psi4: {answer['error_message']}", {"output_tail": answer["output_tail"]}
+            )
+        gradient = answer["gradient"]
+        return atomic_result(
+            input_data,
+            program="Psi4",
+            version=installation.version,
+            energy=answer["energy"],
+            gradient=None if gradient is None else np.asarray(gradient),
+            dipole=np.asarray(answer["dipole"]),
+            properties={
+                "calcinfo_nbasis": answer["nbasis"],
+                "calcinfo_nmo": answer["nmo"],
+                "calcinfo_nalpha": answer["nalpha"],
+                "calcinfo_nbeta": answer["nbeta"],
+                "nuclear_repulsion_energy": answer["nuclear_repulsion_energy"],
+                "scf_iterations": answer["iterations"],
+            },
+        )
+
+
+def _job(input_data: AtomicInput, config: TaskConfig) -> dict[str, Any]:
+    molecule, specification = input_data.molecule, input_data.specification
+    return {
+        "symbols": [str(symbol) for symbol in molecule.symbols],
+        "geometry": np.asarray(molecule.geometry).ravel().tolist(),
+        "charge": int(molecule.molecular_charge),
+        "multiplicity": int(molecule.molecular_multiplicity),
+        "method": specification.model.method,
+        "driver": specification.driver.value,
+        "options": {"basis": specification.model.basis, **specification.keywords},
+        "threads": config.ncores,
+        "memory_bytes": int(config.memory * MEMORY_SHARE * 2**30),
+    }
+
+
+class _Process:
+    """The one Psi4 process of this process."""
+
+    def __init__(self) -> None:
+        self._child: JsonLineChild | None = None
+        self._scratch: Path | None = None
+
+    def ask(self, installation: Installation, job: dict[str, Any]) -> dict[str, Any]:
+        """Have one calculation done; start the process, or another if it has died since the last one."""
+        try:
+            for last_try in (False, True):
+                try:
+                    child = self._running(installation)
+                    child.send(job)
+                    if child.receive(_START_LIMIT_S) is None:
+                        raise ChildLostError(f"it did not start within {_START_LIMIT_S:.0f} s")
+                    break
+                except ChildLostError as error:
+                    self.close()
+                    if last_try:
+                        raise CalculationError("killed", f"the Psi4 process could not take the job: {error}") from error
+            answer = child.receive()
+        except ChildLostError as error:
+            self.close()
+            raise CalculationError("killed", f"the Psi4 process died during the calculation: {error}") from error
+        except BaseException:  # an interrupt: the process is in the middle of a job that nobody waits for any more
+            self.close()
+            raise
+        assert answer is not None
+        return answer
+
+    def _running(self, installation: Installation) -> JsonLineChild:
+        if self._child is not None and not self._child.alive():
+            self.close()
+        if self._child is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="sddfkit-psi4-"))
+            self._child = JsonLineChild(
+                [installation.python, str(WORKER_SCRIPT)],
+                directory=self._scratch,
+                environment={**installation.environment(), "PSI_SCRATCH": str(self._scratch)},
+            )
+        return self._child
+
+    def close(self) -> None:
+        """Kill the process and remove its scratch folder."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    def forget(self) -> None:
+        """After a fork: process and folder belong to the parent."""
+        self._child = self._scratch = None
+
+
+_process = _Process()
+atexit.register(_process.close)
+os.register_at_fork(after_in_child=_process.forget)

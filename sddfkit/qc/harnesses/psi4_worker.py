@@ -1,0 +1,162 @@
+"""Psi4 in a process of its own: started by `sddfkit.qc.harnesses.psi4` under whichever Python has Psi4.
+
+Needs the standard library and Psi4 (1.3 or later) alone. ``psi4_worker.py --version`` prints ``{"version": …}``;
+without arguments it reads one calculation per line and answers ``{"event": "started"}``, then
+``{"event": "finished", …}`` with ``ok`` and, in hartree and bohr, energy, gradient (flat) and dipole, or error_type,
+error_message, output_tail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+from protocol import die_with_parent, send, take_streams  # type: ignore[import-not-found]
+
+# This folder also holds our module psi4.py, which must not be taken for Psi4.
+_HERE = sys.path[0]
+sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != _HERE]  # noqa: PTH100
+
+_OUTPUT = "psi4.out"
+_TAIL_BYTES = 4000
+_DEBYE_PER_EA0 = 2.541746473  # CODATA 2014; Psi4 before 1.4 knows dipoles in debye only
+
+
+class OptionError(ValueError):
+    """Psi4 did not take an option as it was meant."""
+
+
+def calculate(job: dict[str, Any]) -> dict[str, Any]:
+    """Energy, gradient and dipole of one molecule by one SCF.
+
+    Parameters
+    ----------
+    job : dict
+        symbols, geometry (flat, bohr), charge, multiplicity, method, driver, options (with basis), threads,
+        memory_bytes.
+
+    Returns
+    -------
+    dict
+        The fields of a successful answer.
+    """
+    import psi4
+
+    psi4.core.set_output_file(_OUTPUT, False)
+    psi4.set_num_threads(job["threads"])
+    psi4.set_memory(int(job["memory_bytes"]))
+    _set_options(psi4, {"reference": _reference(job), **job["options"]})
+    molecule = psi4.geometry(_geometry(job))
+    if job["driver"] == "gradient":
+        matrix, wfn = psi4.gradient(job["method"], molecule=molecule, return_wfn=True)
+        gradient = [float(x) for row in matrix.to_array().tolist() for x in row]
+    else:
+        gradient = None
+        wfn = psi4.energy(job["method"], molecule=molecule, return_wfn=True)[1]
+    values = wfn.variables()  # the global variables are cleared by gradient(), the wavefunction's are not
+    return {
+        "ok": True,
+        "energy": float(wfn.energy()),
+        "gradient": gradient,
+        "dipole": _dipole(values),
+        "nbasis": int(wfn.nso()),
+        "nmo": int(wfn.nmo()),
+        "nalpha": int(wfn.nalpha()),
+        "nbeta": int(wfn.nbeta()),
+        "nuclear_repulsion_energy": float(values["NUCLEAR REPULSION ENERGY"]),
+        "iterations": int(values["SCF ITERATIONS"]),
+    }
+
+
+def _reference(job: dict[str, Any]) -> str:
+    hartree_fock = job["method"].lower() in ("hf", "scf")
+    return ("r" if job["multiplicity"] == 1 else "u") + ("hf" if hartree_fock else "ks")
+
+
+def _geometry(job: dict[str, Any]) -> str:
+    xyz = job["geometry"]
+    atoms = [
+        "{} {:.12f} {:.12f} {:.12f}".format(symbol, *xyz[3 * i : 3 * i + 3]) for i, symbol in enumerate(job["symbols"])
+    ]
+    frame = ["units bohr", "no_com", "no_reorient", "symmetry c1"]
+    return "\n".join(["{} {}".format(job["charge"], job["multiplicity"]), *atoms, *frame])
+
+
+def _set_options(psi4: Any, options: dict[str, Any]) -> None:
+    """Set options and read them back: Psi4 silently ignores values of a wrong type."""
+    for name, value in options.items():
+        try:
+            psi4.set_options({name: value})
+        except Exception as error:
+            raise OptionError(f"Psi4 refuses option {name} = {value!r}: {error}") from error
+        taken = psi4.core.get_global_option(name)
+        same = str(taken).lower() == value.lower() if isinstance(value, str) else float(taken) == float(value)
+        if not same:
+            raise OptionError(f"Psi4 took {taken!r} for option {name} = {value!r}; give it the right type")
+
+
+def _dipole(values: dict[str, Any]) -> list[float]:
+    """Dipole in e·bohr: an array since Psi4 1.4, three numbers in debye before."""
+    if "SCF DIPOLE" in values:
+        dipole = values["SCF DIPOLE"]
+        return [float(x) for x in (dipole.tolist() if hasattr(dipole, "tolist") else dipole.to_array().tolist())]
+    return [float(values["SCF DIPOLE " + axis]) / _DEBYE_PER_EA0 for axis in "XYZ"]
+
+
+def _clean(psi4: Any) -> None:
+    psi4.core.clean()
+    psi4.core.clean_options()
+    psi4.core.clean_variables()
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    names = [cls.__name__ for cls in type(error).__mro__]
+    text = f"{type(error).__name__}: {str(error).strip()}"
+    if any("ConvergenceError" in name for name in names):
+        kind = "convergence"
+    elif isinstance(error, MemoryError) or "not enough memory" in text.lower() or "bad_alloc" in text:
+        kind = "memory"
+    elif isinstance(error, OptionError) or any(name in ("ValidationError", "BasisSetNotFound") for name in names):
+        kind = "input"
+    elif "no space left" in text.lower() or "PSIO_ERROR" in text:
+        kind = "disk"
+    else:
+        kind, text = "unknown", traceback.format_exc()
+    return {"ok": False, "error_type": kind, "error_message": text, "output_tail": _output_tail()}
+
+
+def _output_tail() -> str:
+    try:
+        with open(_OUTPUT, "rb") as stream:  # noqa: PTH123
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
+            return stream.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def main() -> None:
+    """Answer calculations until the input ends."""
+    die_with_parent()
+    incoming, outgoing = take_streams()
+    import psi4
+
+    if "--version" in sys.argv[1:]:
+        send(outgoing, {"version": psi4.__version__})
+        return
+    for line in incoming:
+        send(outgoing, {"event": "started"})
+        try:
+            answer = calculate(json.loads(line))
+        except Exception as error:
+            answer = _failure(error)
+        _clean(psi4)
+        send(outgoing, dict(answer, event="finished"))
+
+
+if __name__ == "__main__":
+    main()
