@@ -1,0 +1,43 @@
+"""Symmetry-corrected RMSD of molecular conformations, exact in the fixed frame and after a fit. NumPy only.
+
+Concepts
+--------
+A molecule with symmetric parts can be numbered in many equivalent ways; comparing atom 3 with atom 3 then reports a
+difference where there is none. The symmetry-corrected RMSD is the least over all *mappings*: one-to-one assignments of
+atoms that keep elements and bonds (isomorphisms of the molecular graphs).
+
+- ``align=False``, fixed frame: nothing is moved. The question asked of docking poses.
+- ``align=True``, minimised: also the best rotation (never a reflection) and translation. The question asked of conformers.
+
+`Molecule` prepares a graph once; `rmsd` compares two conformations of it (or of two `Molecule` objects whose atoms come
+in different orders); `rmsd_matrix` compares all pairs of k conformers. Every answer is proved, or says that it is only
+bounded because a limit was given (`Result.status`).
+
+Arrays
+------
+positions (n, 3) or (k, n, 3), Å, float64 or float32, read-only arrays too; mapping (n,) indices from 0; rotation (3, 3)
+and translation (3,) move b onto a: ``a[i] ≈ rotation @ b[mapping[i]] + translation``.
+
+>>> import numpy as np
+>>> methane = Molecule([6, 1, 1, 1, 1], [(0, 1), (0, 2), (0, 3), (0, 4)])
+>>> x = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 0.63
+>>> round(rmsd(x, x[[0, 2, 1, 3, 4]], methane, align=False).value, 6)
+0.0
+>>> rmsd_matrix([x, 1.1 * x], methane, align=True).round(3).tolist()
+[[0.0, 0.098], [0.098, 0.0]]
+"""
+
+from flashrmsd_cy._api import Result, best_mapping, rmsd, rmsd_matrix
+from flashrmsd_cy._molecule import Molecule
+from flashrmsd_cy.errors import NotIsomorphicError, RMSDError, SearchLimitError
+
+__all__ = [
+    "Molecule",
+    "NotIsomorphicError",
+    "RMSDError",
+    "Result",
+    "SearchLimitError",
+    "best_mapping",
+    "rmsd",
+    "rmsd_matrix",
+]

@@ -1,0 +1,13 @@
+"""What can go wrong, as types a caller can catch."""
+
+
+class RMSDError(ValueError):
+    """Input that cannot be compared: the message says what is wrong, where, and what was expected."""
+
+
+class NotIsomorphicError(RMSDError):
+    """The two molecular graphs are different molecules; the message says in what they differ."""
+
+
+class SearchLimitError(RuntimeError):
+    """A node or time limit stopped the work before there was any answer to give (not even a bound with a mapping)."""
