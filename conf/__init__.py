@@ -1,0 +1,1 @@
+"""The configuration of sddfkit: Hydra groups that mirror the packages, one root per verb."""

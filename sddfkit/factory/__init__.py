@@ -1,0 +1,29 @@
+"""Many calculations, none lost.
+
+Concepts
+--------
+record
+    one conformer of one molecule, known by its ``record_id``; its arrays travel as plain JSON (positions in Å).
+calculation
+    one record at one level by one program, known by its ``key``: a hash of everything that decides the result. What is
+    known is not computed again.
+attempt
+    one try of one calculation. Every attempt is a row, a failure too.
+batch
+    the calculations that somebody asked for under one name; :class:`Batch` runs them on an executor.
+spool
+    a folder where an engine puts a finished result before it says so. Whatever dies, the next opening of the store
+    collects what lies there.
+
+Only the process that opened the store for writing changes it; engines never open it. Results stay in atomic units
+(bohr, hartree) as QCSchema documents; :func:`to_records <sddfkit.factory.export.labelled>` converts them.
+
+A notebook needs :class:`Store`, :class:`Batch` and :class:`Cluster`.
+"""
+
+from sddfkit.factory.batch import Batch, BatchOutcome
+from sddfkit.factory.cluster import Cluster, ClusterError
+from sddfkit.factory.jobs import Calculation, Refusal, plan
+from sddfkit.factory.store import Store, StoreError
+
+__all__ = ["Batch", "BatchOutcome", "Calculation", "Cluster", "ClusterError", "Refusal", "Store", "StoreError", "plan"]

@@ -1,0 +1,42 @@
+# Each command sets up what it needs in .venv first; see .ci/setup.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench viewer wheel clean
+PYTHON := .venv/bin/python
+export PYTHONUNBUFFERED := 1
+
+help:
+	@echo "make demo    the main job on real molecules: SMILES to labels, five networks, active learning, a report"
+	@echo "make test    lint, types and all tests, with the main job at experiment=smoke"
+	@echo "make bench   all benchmarks at a small size"
+	@echo "make lint    ruff and mypy alone"
+	@echo "make viewer  fetch the 3D viewer's script"
+	@echo "make wheel   build the wheel into dist/"
+	@echo "make clean   remove .venv and everything that was built (never your data)"
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml .ci/setup .ci/viewer.py $(wildcard flashrmsd_cy/*.pyx)
+	@sh .ci/setup
+
+demo: .venv/.ready
+	@$(PYTHON) -m sddfkit active experiment=demo
+
+lint: .venv/.ready
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+test: .venv/.ready lint
+	@$(PYTHON) -m pytest -n 2 --dist worksteal
+
+bench: .venv/.ready
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) "$$script" --quick || exit 1; done
+
+viewer: .venv/.ready
+	@$(PYTHON) .ci/viewer.py
+
+wheel: .venv/.ready
+	@$(PYTHON) -m build --wheel --no-isolation
+
+clean:
+	rm -rf .venv build dist *.egg-info flashrmsd_cy/*.so flashrmsd_cy/*.c sddfkit/viz/static/3Dmol-min.js

@@ -1,0 +1,59 @@
+"""From a composed configuration to the call of a workflow: what the command line and a notebook share."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from sddfkit.config import absolute_root, plain
+
+
+def prepare_folder(cfg: DictConfig, folder: str | Path) -> Path:
+    """Make the folder of a run and write the resolved configuration into it."""
+    path = Path(folder).absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain(cfg))))
+    return path
+
+
+def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> Path:
+    """Run active learning as configured and return the path of the report.
+
+    Parameters
+    ----------
+    cfg
+        ``load("active", [...])``.
+    folder
+        Where the run keeps its configuration, ensemble and report.
+    command
+        What the person typed, for the report.
+    """
+    from sddfkit.workflows.active import LoopSettings, active_learning
+
+    absolute_root(cfg)
+    path = prepare_folder(cfg, folder)
+    settings = plain(cfg)
+    molecules: dict[str, Any] = settings["molecules"]
+    root = Path(settings["paths"]["root"])
+    return active_learning(
+        molecules=molecules,
+        embed=instantiate(cfg.conformers),
+        level=instantiate(cfg.level, _convert_="all"),
+        open_store=instantiate(cfg.store),
+        open_cluster=instantiate(cfg.cluster),
+        split=instantiate(cfg.split, _convert_="all"),
+        models=settings["model"],
+        trainer=settings["trainer"],
+        strategy=instantiate(cfg.strategy),
+        strategy_name=cfg.strategy._target_.rsplit(".", 1)[-1],
+        loop=LoopSettings(**settings["loop"]),
+        tracking=settings["logger"],
+        preset=settings["preset"]["name"],
+        root=root,
+        folder=path,
+        seed=settings["seed"],
+        name=settings["name"],
+        command=command,
+        config=settings,
+    )

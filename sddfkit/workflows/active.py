@@ -1,0 +1,396 @@
+"""Active learning, from a file of molecules to a report."""
+
+import datetime as dt
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rdkit import Chem
+
+from sddfkit.active import Pool, Strategy
+from sddfkit.chem.fingerprints import maccs
+from sddfkit.data.records import Record, from_records
+from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
+from sddfkit.data.snapshots import write_snapshot
+from sddfkit.data.splits import assert_no_leak, fold_of, split_hash
+from sddfkit.factory import Cluster, Store
+from sddfkit.models.ensemble import Ensemble, EnsemblePrediction
+from sddfkit.qc.levels import Level
+from sddfkit.training.parent_run import ParentRun
+from sddfkit.viz.report import write_report
+from sddfkit.workflows.console import Stopwatch, say, show_table
+from sddfkit.workflows.evaluate import evaluate
+from sddfkit.workflows.label import (
+    Embed,
+    Labeller,
+    generator,
+    load_molecules,
+    make_conformers,
+)
+from sddfkit.workflows.summary import chosen_rows, molblocks, prediction_rows, report_document
+from sddfkit.workflows.train import Recipe, Trainers, out_of_fold_errors, train_ensemble
+
+Split = Callable[..., pa.Table]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How many conformers are labelled when, and how many processes train.
+
+    ``seed_size`` conformers of the training fold are drawn at random before the first round, ``round_size`` are chosen
+    at the end of each round but the last; the validation and test conformers are labelled once, at the start.
+    """
+
+    rounds: int
+    seed_size: int
+    round_size: int
+    validation_size: int
+    test_size: int
+    error_folds: int
+    train_workers: int
+
+    def __post_init__(self) -> None:
+        for name in ("seed_size", "validation_size", "test_size", "train_workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"loop.{name} is {getattr(self, name)}, expected at least 1")
+        if self.rounds < 0 or self.round_size < 0:
+            raise ValueError(f"loop.rounds and loop.round_size must not be negative: {self.rounds}, {self.round_size}")
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Records by fold. Only ``pool`` ever reaches a strategy, and only its labels reach the reference energies.
+
+    ``unseen`` are validation and test records with an element that no record of the pool has: no model trained on
+    the pool can predict them, so they are set aside, and named.
+    """
+
+    table: pa.Table
+    pool: list[Record]
+    validation: list[Record]
+    test: list[Record]
+    unseen: list[Record]
+
+    def document(self, records: Sequence[Record]) -> dict[str, Any]:
+        """Return the split as a report shows it: molecules, scaffolds and records by fold."""
+        rows = self.table.to_pylist()
+        fold = fold_of(self.table)
+        counts = {
+            name: {
+                "molecules": sum(row["fold"] == name for row in rows),
+                "scaffolds": len({row["scaffold"] for row in rows if row["fold"] == name}),
+                "records": sum(fold[record.molecule_id] == name for record in records),
+            }
+            for name in ("train", "validation", "test", "excluded")
+        }
+        excluded = {row["molecule_id"]: row["reason"] for row in rows if row["fold"] == "excluded"}
+        excluded |= {record.molecule_id: "holds an element that no training molecule has" for record in self.unseen}
+        return {
+            "hash": split_hash(self.table),
+            "folds": counts,
+            "excluded": [{"molecule_id": key, "reason": reason} for key, reason in sorted(excluded.items())],
+        }
+
+
+def split_records(records: Sequence[Record], molecules: Mapping[str, Chem.Mol], split: Split, seed: int) -> Folds:
+    """Split molecules by scaffold and sort their records into folds; refuse a split with an empty fold."""
+    present = {record.molecule_id for record in records}
+    table = split({key: mol for key, mol in molecules.items() if key in present}, rng=generator(seed, "split"))
+    assert_no_leak(table)
+    fold = fold_of(table)
+    pool, validation, test = (
+        [record for record in records if fold[record.molecule_id] == name] for name in ("train", "validation", "test")
+    )
+    known = elements(pool)
+    unseen = [record for record in [*validation, *test] if not elements([record]) <= known]
+    aside = {record.record_id for record in unseen}
+    folds = Folds(
+        table,
+        pool,
+        [record for record in validation if record.record_id not in aside],
+        [record for record in test if record.record_id not in aside],
+        unseen,
+    )
+    for name, rows in (("train", folds.pool), ("validation", folds.validation), ("test", folds.test)):
+        if not rows:
+            raise ValueError(
+                f"the {name} fold is empty: {len(present)} molecules have too few different scaffolds for a strict "
+                "split; add molecules, or change split.fractions"
+            )
+    return folds
+
+
+def spread(records: Sequence[Record], n: int, rng: np.random.Generator) -> list[Record]:
+    """Draw `n` records at random, one of each molecule before a second of any."""
+    shuffled = [sorted(records, key=lambda r: r.record_id)[i] for i in rng.permutation(len(records))]
+    turn: dict[str, int] = {}
+    order = []
+    for record in shuffled:
+        turn[record.molecule_id] = turn.get(record.molecule_id, -1) + 1
+        order.append(turn[record.molecule_id])
+    return [shuffled[i] for i in np.argsort(order, kind="stable")[:n]]
+
+
+def draw_seed_set(pool: Sequence[Record], n: int, rng: np.random.Generator) -> list[Record]:
+    """Draw `n` records at random, then add the first drawn that holds each element still missing.
+
+    A network refuses elements that it has never seen, so the first ensemble must have met all those of the pool.
+    """
+    by_id = sorted(pool, key=lambda record: record.record_id)
+    order = [by_id[i] for i in rng.permutation(len(by_id))]
+    drawn, rest = order[:n], order[n:]
+    seen = elements(drawn)
+    for record in rest:
+        if not elements([record]) <= seen:
+            drawn.append(record)
+            seen |= elements([record])
+    return drawn
+
+
+def elements(records: Sequence[Record]) -> set[int]:
+    """Return the atomic numbers in some records."""
+    return {int(z) for record in records for z in record.atomic_numbers}
+
+
+def make_pool(records: Sequence[Record], ensemble: Ensemble, needs: frozenset[str]) -> Pool:
+    """Return the unlabelled records with the arrays that a strategy needs."""
+    makers: dict[str, Callable[[], np.ndarray[Any, Any]]] = {
+        "member_energies": lambda: ensemble.predict(records, forces=False).member_energies,
+        "n_atoms": lambda: np.array([len(record.atomic_numbers) for record in records]),
+        "maccs": lambda: maccs([record.smiles for record in records]),
+    }
+    unknown = needs - makers.keys()
+    if unknown:
+        raise ValueError(f"the strategy needs {sorted(unknown)}, the loop can give {sorted(makers)}")
+    return Pool(
+        [record.record_id for record in records],
+        [record.molecule_id for record in records],
+        {name: makers[name]() for name in sorted(needs)},
+    )
+
+
+def active_learning(
+    *,
+    molecules: Mapping[str, Any],
+    embed: Embed,
+    level: Level,
+    open_store: Callable[[], Store],
+    open_cluster: Callable[[Path], Cluster],
+    split: Split,
+    models: Mapping[str, Mapping[str, Any]],
+    trainer: Mapping[str, Any],
+    strategy: Strategy,
+    strategy_name: str,
+    loop: LoopSettings,
+    tracking: Mapping[str, Any],
+    preset: str,
+    root: Path,
+    folder: Path,
+    seed: int,
+    name: str,
+    command: str,
+    config: Mapping[str, Any],
+) -> Path:
+    """Run the whole loop and return the path of the report.
+
+    What is known is not done again: calculations come from the store under `root`, members from its cache, so that an
+    interrupted run started again with the same settings goes on where it was.
+    """
+    say(f"everything is kept under {root}\nthis run: {folder}")
+    watch = Stopwatch()
+    chosen_program = level.choose()
+    say(f"level of theory: {level.name} by {chosen_program.program} {chosen_program.version} ({chosen_program.why})")
+    with watch.stage("molecules and conformers"):
+        read = load_molecules(**molecules)
+        conformers = make_conformers(read.molecules, embed, seed)
+    folds = split_records(conformers.records, read.molecules, split, seed)
+
+    parent = ParentRun(tracking, run_name=folder.name, config=config, folder=folder)
+    with open_cluster(folder / "cluster") as cluster, Trainers(loop.train_workers) as trainers, parent:
+        labeller = Labeller(open_store, cluster, level, chosen_program, batch=folder.name)
+        recipe = Recipe(models, trainer, root / "members", parent.for_members())
+        run = _Run(folds, labeller, trainers, recipe, strategy, loop, watch, parent, seed)
+        rounds = run.all_rounds()
+        with watch.stage("report"):
+            document = report_document(
+                title=name,
+                created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+                seed=seed,
+                strategy=strategy_name,
+                preset=preset,
+                members=list(models),
+                command=command,
+                level=level,
+                chosen=chosen_program,
+                molecules=read,
+                conformers=conformers,
+                split=folds.document(conformers.records),
+                references=run.references,
+                rounds=rounds,
+                predictions=prediction_rows(run.labels(folds.test), run.predicted, run.references),
+                labels=labeller.labels,
+                watch=watch,
+            )
+            run.ensemble.save(folder / "ensemble")
+            write_snapshot(from_records(run.labels(conformers.records)), folder / "snapshot")
+            report = write_report(document, molblocks(document, labeller.labels.records), folder)
+            parent.finish(document, [report, report.with_suffix(".json")])
+    shutil.rmtree(folder / "cluster", ignore_errors=True)
+    _point_latest(root, folder)
+    return report
+
+
+class _Run:
+    """The state of one loop: what is labelled, and the ensemble that has learnt it."""
+
+    ensemble: Ensemble
+    references: ReferenceEnergies
+    predicted: EnsemblePrediction
+
+    def __init__(
+        self,
+        folds: Folds,
+        labeller: Labeller,
+        trainers: Trainers,
+        recipe: Recipe,
+        strategy: Strategy,
+        loop: LoopSettings,
+        watch: Stopwatch,
+        parent: ParentRun,
+        seed: int,
+    ) -> None:
+        self.folds = folds
+        self.labeller = labeller
+        self.trainers = trainers
+        self.recipe = recipe
+        self.strategy = strategy
+        self.loop = loop
+        self.watch = watch
+        self.parent = parent
+        self.seed = seed
+        self.asked: list[Record] = []  # of the training fold, in the order in which they were asked for
+        self.test = spread(folds.test, loop.test_size, generator(seed, "test"))
+        self.validation = spread(folds.validation, loop.validation_size, generator(seed, "validation"))
+
+    def labels(self, records: Sequence[Record]) -> list[Record]:
+        """Return those of the records that have labels, labelled, in the order of their ids."""
+        known = self.labeller.labels.records
+        return [known[r.record_id] for r in sorted(records, key=lambda r: r.record_id) if r.record_id in known]
+
+    def all_rounds(self) -> list[dict[str, Any]]:
+        """Label the seed, validation and test conformers, then go through the rounds."""
+        self.asked = draw_seed_set(self.folds.pool, self.loop.seed_size, generator(self.seed, "seed set"))
+        with self.watch.stage("DFT: seed, validation and test"):
+            self.labeller.label([*self.test, *self.validation, *self.asked], "labels for the start")
+        rounds = [self.one_round(number) for number in range(self.loop.rounds + 1)]
+        self.show(rounds)
+        return rounds
+
+    def one_round(self, number: int) -> dict[str, Any]:
+        """Train on what is labelled, judge on the test fold, and ask for the next labels unless it is the last round."""
+        failed_before = len(self.labeller.labels.failed)
+        train = self.labels(self.asked)
+        validation, test = self.labels(self.validation), self.labels(self.test)
+        for fold, rows in (("training", train), ("validation", validation), ("test", test)):
+            if len(rows) < 2:
+                raise ValueError(
+                    f"only {len(rows)} {fold} conformers have labels, too few to go on: "
+                    f"{len(self.labeller.labels.failed)} calculations failed"
+                )
+        self.references = fit_reference_energies(train, self.labeller.labels.atoms)
+        recipe = Recipe(
+            self.recipe.models, self.recipe.trainer, self.recipe.cache, self.recipe.tracking, {"round": str(number)}
+        )
+        with self.watch.stage("training the ensemble"):
+            card = {"level": train[0].level, "program": train[0].program, "n_train": len(train), "round": number}
+            self.ensemble, summaries = train_ensemble(
+                self.trainers, recipe, train, validation, self.references, seed=self.seed, card=card,
+                description=f"round {number}: training on {len(train)} conformers",
+            )  # fmt: skip
+        with self.watch.stage("evaluation"):
+            self.predicted = self.ensemble.predict(test)
+            metrics = evaluate(self.predicted, list(self.recipe.models), self.references, test)
+        row: dict[str, Any] = {
+            "round": number,
+            "n_labelled_train": len(train),
+            "n_failed": 0,
+            "metrics": metrics,
+            "selected": [],
+        }
+        if number < self.loop.rounds:
+            row["selected"] = self.ask(number, train)
+            row["n_failed"] = len(self.labeller.labels.failed) - failed_before
+        row["wall_s"] = sum(self.watch.seconds.values())
+        self.parent.log_round(row, summaries)
+        self.show([row])
+        return row
+
+    def ask(self, number: int, train: Sequence[Record]) -> list[dict[str, Any]]:
+        """Let the strategy choose from what is not labelled, have it labelled, and return what was chosen and why."""
+        tried = {record.record_id for record in self.asked}
+        left = [record for record in self.folds.pool if record.record_id not in tried]
+        strategy = self.strategy
+        with self.watch.stage("choosing"):
+            if strategy.learns:
+                strategy = strategy.fit(self.labelled_pool(number, train))
+            pool = make_pool(left, self.ensemble, strategy.needs)
+            ids = strategy(pool, self.loop.round_size, generator(self.seed, "round", str(number)))
+            scores = strategy.scores(pool) if len(pool) else None
+            by_id = dict(zip(pool.record_ids, scores, strict=True)) if scores is not None else {}
+        records = {record.record_id: record for record in left}
+        chosen = [records[record_id] for record_id in ids]
+        expected = self.ensemble.predict(chosen, forces=False).energy if chosen else np.empty(0)
+        with self.watch.stage("DFT: rounds of active learning"):
+            self.labeller.label(chosen, f"labels for round {number + 1}")
+        self.asked += chosen
+        rows = chosen_rows(chosen, by_id, strategy.reason, expected, self.labeller.labels.records)
+        with self.labeller.open_store() as store:
+            store.add_round(self.labeller.batch, number, rows)
+        return rows
+
+    def labelled_pool(self, number: int, train: Sequence[Record]) -> Pool:
+        """Return what is labelled, with out-of-fold errors, for a strategy that learns."""
+        errors = out_of_fold_errors(
+            self.trainers, self.recipe, train, self.references, folds=self.loop.error_folds, seed=self.seed,
+            rng=generator(self.seed, "error folds", str(number)),
+            description=f"round {number}: errors on unseen molecules",
+        )  # fmt: skip
+        return Pool(
+            [record.record_id for record in train],
+            [record.molecule_id for record in train],
+            {"maccs": maccs([record.smiles for record in train]), "errors": errors},
+        )
+
+    def show(self, rounds: Sequence[Mapping[str, Any]]) -> None:
+        """Print the summary table of rounds."""
+        columns = ["on the test fold", "labelled", "energy MAE kcal/mol", "energy MAE meV/atom", "force MAE kcal/mol/Å"]
+        lines = []
+        for row in rounds:
+            members = row["metrics"]["members"] if len(rounds) == 1 else {}
+            for who, found in {
+                "composition only": row["metrics"]["baseline"], **members, "ensemble": row["metrics"]["ensemble"],
+            }.items():  # fmt: skip
+                lines.append(
+                    [
+                        f"round {row['round']}  {who}",
+                        str(row["n_labelled_train"]),
+                        f"{found['energy_mae_kcal_mol']:.2f}",
+                        f"{found['energy_mae_mev_per_atom']:.1f}",
+                        f"{found['force_mae_kcal_mol_A']:.2f}",
+                    ]
+                )
+        show_table("all rounds" if len(rounds) > 1 else f"round {rounds[0]['round']}", columns, lines)
+
+
+def _point_latest(root: Path, folder: Path) -> None:
+    """Let ``runs/latest`` under the root point to a finished run."""
+    link = root / "runs" / "latest"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    partial = link.with_name(f".latest-{folder.name}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(folder, target_is_directory=True)
+    partial.replace(link)

@@ -1,0 +1,65 @@
+"""How good an ensemble is on labelled records: one set of numbers, in the units of a report."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sddfkit.data.records import Record
+from sddfkit.data.references import ReferenceEnergies
+from sddfkit.models.ensemble import EnsemblePrediction
+from sddfkit.units import EV_TO_KCAL_MOL
+
+
+def error_metrics(
+    energies: NDArray[np.float64], forces: Sequence[NDArray[np.float64]], truth: Sequence[Record]
+) -> dict[str, float]:
+    """Return errors of predicted energies and forces.
+
+    Parameters
+    ----------
+    energies : (n,) float64, eV
+        Total energies, or any energies with the same zero as the records'.
+    forces : n arrays (n_atoms, 3), eV/Å
+    truth
+        Labelled records.
+
+    Returns
+    -------
+    dict
+        MAE and RMSE per conformer and per force component (kcal/mol, kcal/mol/Å), and the energy MAE in meV/atom.
+    """
+    true_energies = np.array([record.energy for record in truth], dtype=np.float64)
+    atoms = np.array([len(record.atomic_numbers) for record in truth])
+    energy_error = energies - true_energies
+    true_forces = [np.asarray(record.forces) for record in truth]
+    force_error = np.concatenate([(f - t).ravel() for f, t in zip(forces, true_forces, strict=True)])
+    return {
+        "energy_mae_kcal_mol": float(np.abs(energy_error).mean() * EV_TO_KCAL_MOL),
+        "energy_rmse_kcal_mol": float(np.sqrt((energy_error**2).mean()) * EV_TO_KCAL_MOL),
+        "energy_mae_mev_per_atom": float((np.abs(energy_error) / atoms).mean() * 1000.0),
+        "force_mae_kcal_mol_A": float(np.abs(force_error).mean() * EV_TO_KCAL_MOL),
+        "force_rmse_kcal_mol_A": float(np.sqrt((force_error**2).mean()) * EV_TO_KCAL_MOL),
+    }
+
+
+def evaluate(
+    predicted: EnsemblePrediction, members: Sequence[str], references: ReferenceEnergies, truth: Sequence[Record]
+) -> dict[str, Any]:
+    """Return the errors of the ensemble, of each member, and of the baseline.
+
+    The baseline knows the composition alone: the fitted reference energies, and no force.
+    """
+    if predicted.forces is None or predicted.member_forces is None:
+        raise ValueError("the prediction has no forces: call predict(..., forces=True)")
+    composition = np.array([references.total(record.atomic_numbers) for record in truth])
+    no_force = [np.zeros((len(record.atomic_numbers), 3)) for record in truth]
+    return {
+        "ensemble": error_metrics(predicted.energy, predicted.forces, truth),
+        "members": {
+            name: error_metrics(predicted.member_energies[i], [f[i] for f in predicted.member_forces], truth)
+            for i, name in enumerate(members)
+        },
+        "baseline": error_metrics(composition, no_force, truth),
+    }

@@ -1,0 +1,221 @@
+"""From labelled records to an ensemble of energy models."""
+
+import ctypes
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sddfkit.data.records import Record, check_one_level, from_records
+from sddfkit.data.references import ReferenceEnergies
+from sddfkit.models.ensemble import Ensemble
+from sddfkit.training.fit import fit_member
+from sddfkit.workflows.console import progress
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How members are trained: the networks by name and the settings that all of them share.
+
+    Parameters
+    ----------
+    models
+        Member name to the configuration of its network (``_target_`` and arguments).
+    trainer
+        ``module``, ``trainer`` and ``threads`` of :func:`sddfkit.training.fit.fit_member`.
+    cache
+        Folder where finished members are kept by the hash of everything that decides them.
+    tracking
+        Where MLflow writes, or None.
+    """
+
+    models: Mapping[str, Mapping[str, Any]]
+    trainer: Mapping[str, Any]
+    cache: Path
+    tracking: Mapping[str, Any] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Trainers:
+    """Processes that train members side by side; they end with the context, or with this process.
+
+    Parameters
+    ----------
+    workers
+        How many members are trained at the same time, each on the threads that its settings name.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._pool is not None:
+            processes = list((self._pool._processes or {}).values())
+            self._pool.shutdown(wait=error is None, cancel_futures=True)
+            for process in processes:
+                process.kill()
+
+    def submit(self, job: dict[str, Any]) -> Future[dict[str, Any]]:
+        """Train a member in one of the processes."""
+        if self._pool is None:
+            # Spawned, not forked: torch and MLflow hold threads that do not survive a fork.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+            )
+        return self._pool.submit(fit_member, job)
+
+
+def member_jobs(
+    recipe: Recipe,
+    train: Sequence[Record],
+    validation: Sequence[Record],
+    references: ReferenceEnergies,
+    *,
+    seed: int,
+    track: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """Return the job of :func:`~sddfkit.training.fit.fit_member` for each network of a recipe, by name.
+
+    A job's folder is named after all that decides its weights, so what was trained before is found again.
+    """
+    check_one_level(from_records([*train, *validation]))
+    train_file, validation_file = (_data_file(recipe.cache, rows) for rows in (train, validation))
+    jobs = {}
+    for name, net in recipe.models.items():
+        job: dict[str, Any] = {
+            "name": name,
+            "net": dict(net),
+            **recipe.trainer,
+            "train_records": str(train_file),
+            "validation_records": str(validation_file),
+            "references": references.to_dict(),
+            "stats": None,
+            "seed": seed,
+        }
+        job["folder"] = str(recipe.cache / f"{name}-{_hash(job)}")
+        job["mlflow"] = None
+        if track and recipe.tracking:
+            run_name = "-".join([*(f"{key}-{value}" for key, value in recipe.tags.items()), name])
+            job["mlflow"] = {**recipe.tracking, "run_name": run_name, "tags": {**recipe.tags, "member": name}}
+        jobs[name] = job
+    return jobs
+
+
+def train_ensemble(
+    trainers: Trainers,
+    recipe: Recipe,
+    train: Sequence[Record],
+    validation: Sequence[Record],
+    references: ReferenceEnergies,
+    *,
+    seed: int,
+    card: Mapping[str, Any],
+    description: str = "training",
+) -> tuple[Ensemble, dict[str, dict[str, Any]]]:
+    """Train the members of a recipe and put them together.
+
+    Returns
+    -------
+    ensemble, summaries
+        Summaries are those of the members, by name.
+    """
+    jobs = member_jobs(recipe, train, validation, references, seed=seed)
+    summaries = _run(trainers, jobs, description)
+    return Ensemble.from_members([job["folder"] for job in jobs.values()], **card), summaries
+
+
+def out_of_fold_errors(
+    trainers: Trainers,
+    recipe: Recipe,
+    labelled: Sequence[Record],
+    references: ReferenceEnergies,
+    *,
+    folds: int,
+    seed: int,
+    rng: np.random.Generator,
+    description: str,
+) -> NDArray[np.float64]:
+    """Return each member's absolute error on rows that it was not trained on, shape (members, records), eV/atom.
+
+    The molecules are dealt into folds; each member is trained once per fold on the other folds, with the held-out fold
+    as validation data.
+    """
+    fold = molecule_folds(labelled, folds, rng)
+    jobs: dict[str, dict[str, Any]] = {}
+    for held_out in range(folds):
+        rest = [record for record, f in zip(labelled, fold, strict=True) if f != held_out]
+        unseen = [record for record, f in zip(labelled, fold, strict=True) if f == held_out]
+        for name, job in member_jobs(recipe, rest, unseen, references, seed=seed, track=False).items():
+            jobs[f"{name}/{held_out}"] = job
+    _run(trainers, jobs, description)
+    errors = np.empty((len(recipe.models), len(labelled)))
+    truth = np.array([record.energy for record in labelled], dtype=np.float64)
+    atoms = np.array([len(record.atomic_numbers) for record in labelled])
+    for held_out in range(folds):
+        rows = np.flatnonzero(fold == held_out)
+        ensemble = Ensemble.from_members([jobs[f"{name}/{held_out}"]["folder"] for name in recipe.models])
+        predicted = ensemble.predict([labelled[i] for i in rows], forces=False)
+        errors[:, rows] = np.abs(predicted.member_energies - truth[rows]) / atoms[rows]
+    return errors
+
+
+def molecule_folds(records: Sequence[Record], folds: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Deal molecules into folds of nearly equal size, shape (n,); all conformers of a molecule share one."""
+    molecules = sorted({record.molecule_id for record in records})
+    if not 2 <= folds <= len(molecules):
+        raise ValueError(
+            f"{folds} folds cannot be made of {len(molecules)} labelled molecules: label more (loop.seed_size) or set "
+            "loop.error_folds between 2 and the number of molecules"
+        )
+    dealt = {molecules[i]: position % folds for position, i in enumerate(rng.permutation(len(molecules)))}
+    return np.array([dealt[record.molecule_id] for record in records])
+
+
+def _run(trainers: Trainers, jobs: Mapping[str, dict[str, Any]], description: str) -> dict[str, dict[str, Any]]:
+    futures = {trainers.submit(job): name for name, job in jobs.items()}
+    done: Iterable[Future[dict[str, Any]]] = progress(description)(as_completed(futures), len(futures))
+    found = {futures[future]: future.result() for future in done}
+    return {name: found[name] for name in jobs}  # in the order of the recipe, not of completion
+
+
+def _data_file(cache: Path, records: Sequence[Record]) -> Path:
+    """Write records once, under the hash of their content."""
+    rows = sorted(records, key=lambda record: record.record_id)
+    path = cache / "data" / f"{_hash([(r.record_id, r.result_key, r.energy) for r in rows])}.parquet"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.part")
+        pq.write_table(from_records(rows), partial)
+        partial.replace(path)
+    return path
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _end_with(parent: int) -> None:
+    """Make this process end with its parent, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
