@@ -22,7 +22,7 @@ def die_with_parent() -> None:
     """Have the kernel (Linux) kill this process as soon as its parent is gone; elsewhere the end of stdin does."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = os.environ.get(PARENT_PID)
+    parent = os.environ.pop(PARENT_PID, None)  # it is about this process, not about those it starts
     if parent is not None and os.getppid() != int(parent):
         os._exit(1)  # the parent died before the call above
 
