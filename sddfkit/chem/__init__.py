@@ -26,6 +26,7 @@ Every random draw comes from a `numpy.random.Generator` that the caller passes.
 """
 
 from sddfkit.chem.conformers import Conformers, etkdg
+from sddfkit.chem.fingerprints import maccs, morgan_tanimoto
 from sddfkit.chem.molecules import (
     ELEMENTS,
     MoleculeError,
@@ -33,6 +34,7 @@ from sddfkit.chem.molecules import (
     molecule_id,
     molecules_from_smiles,
 )
+from sddfkit.chem.scaffolds import scaffold
 from sddfkit.chem.sources import Rejected, read_molecules, shipped
 
 __all__ = [
@@ -42,8 +44,11 @@ __all__ = [
     "Rejected",
     "charge_and_multiplicity",
     "etkdg",
+    "maccs",
     "molecule_id",
     "molecules_from_smiles",
+    "morgan_tanimoto",
     "read_molecules",
+    "scaffold",
     "shipped",
 ]

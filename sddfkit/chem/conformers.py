@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -117,7 +118,7 @@ def _embed(mol: Chem.Mol, n: int, rng: np.random.Generator, max_attempts: int, t
         seed = int(rng.integers(1, 2**31 - 1))  # drawn even if unused: the next draw must not depend on success
         if mol.GetNumConformers() == n:
             continue
-        params = rdDistGeom.ETKDGv3()
+        params: Any = rdDistGeom.ETKDGv3()  # RDKit's stubs mistype its setters
         params.randomSeed = seed
         params.numThreads = 1
         params.useRandomCoords = random_coordinates

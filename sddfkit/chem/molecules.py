@@ -1,7 +1,7 @@
 """SMILES to RDKit molecules, their identity, charge and multiplicity."""
 
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from rdkit import Chem, rdBase
 from rdkit.Chem.EnumerateStereoisomers import (
@@ -65,7 +65,7 @@ def parse_smiles(smiles: str) -> Chem.Mol:
         raise MoleculeError("empty SMILES")
     if tail and not tail.lstrip().startswith("|"):
         raise MoleculeError(f"{tail.strip()!r} follows the SMILES {head!r}; give the name separately")
-    params = Chem.SmilesParserParams()
+    params: Any = Chem.SmilesParserParams()  # RDKit's stubs mistype its setters
     params.allowCXSMILES = True
     params.strictCXSMILES = params.parseName = False
     with rdBase.BlockLogs():
@@ -105,7 +105,21 @@ def molecule_id(mol: Chem.Mol) -> str:
     >>> molecule_id(molecules_from_smiles("C(C)O")[0])
     'CCO'
     """
-    return Chem.MolToSmiles(Chem.RemoveHs(_without_atom_maps(mol)))
+    return Chem.MolToSmiles(without_hydrogens(mol))
+
+
+def without_hydrogens(molecule: Chem.Mol | str) -> Chem.Mol:
+    """Molecule, or SMILES, with implicit hydrogens and without atom maps and conformers: what identity depends on.
+
+    Raises
+    ------
+    MoleculeError
+        As `parse_smiles`.
+    """
+    mol = parse_smiles(molecule) if isinstance(molecule, str) else molecule
+    bare = Chem.RemoveHs(_without_atom_maps(mol))
+    bare.RemoveAllConformers()
+    return bare
 
 
 def charge_and_multiplicity(mol: Chem.Mol) -> tuple[int, int]:
@@ -125,29 +139,30 @@ def element_numbers(elements: Iterable[int | str] | None) -> frozenset[int] | No
     >>> sorted(element_numbers(["C", "Cl", 1]))
     [1, 6, 17]
     """
-    if elements is None:
-        return None
-    table = Chem.GetPeriodicTable()
-    numbers = set()
-    for element in elements:
-        number = element if isinstance(element, int) else _number(table, element)
-        if not 0 < number < 119:
-            raise MoleculeError(f"{element!r} is not a chemical element; write symbols such as 'Cl' or atomic numbers")
-        numbers.add(number)
-    return frozenset(numbers)
+    return None if elements is None else frozenset(element_number(element) for element in elements)
+
+
+def element_number(element: int | str) -> int:
+    """Atomic number of a symbol (numbers pass through).
+
+    Raises
+    ------
+    MoleculeError
+        Not a chemical element.
+    """
+    try:
+        with rdBase.BlockLogs():
+            number = element if isinstance(element, int) else Chem.GetPeriodicTable().GetAtomicNumber(element)
+    except RuntimeError:  # RDKit's word for an unknown symbol
+        number = 0
+    if not 0 < number < 119:
+        raise MoleculeError(f"{element!r} is not a chemical element; write symbols such as 'Cl' or atomic numbers")
+    return number
 
 
 def element_symbol(number: int) -> str:
     """Symbol of an atomic number."""
     return Chem.GetPeriodicTable().GetElementSymbol(int(number))
-
-
-def _number(table: Chem.PeriodicTable, symbol: str) -> int:
-    try:
-        with rdBase.BlockLogs():
-            return table.GetAtomicNumber(symbol)
-    except RuntimeError:  # RDKit's word for an unknown symbol
-        return -1
 
 
 def _without_atom_maps(mol: Chem.Mol) -> Chem.Mol:

@@ -8,7 +8,19 @@ turns rows into `Record` tuples with NumPy arrays in their shapes, (n,), (n, 3),
 
 Its **record id** hashes elements, positions (to 1e-6 Å), charge, multiplicity and bonds; the **molecule id** is the
 canonical isomeric SMILES.
+
+A **snapshot** freezes records as Parquet shards with a manifest (sha256, units, level).
+
+**Reference energies** (eV per atom of each element) are fitted to training labels towards the energies of isolated
+atoms; what a net learns is the energy above their sum.
+
+A **split** is a table molecule id → scaffold → fold ("train", "validation", "test", "excluded"), made once by
+`strict_scaffold_split`, frozen by `split_hash` and checked by `assert_no_leak`.
+
+The **quality gate** `flag` gives reasons to doubt a label. Nothing is ever dropped.
 """
+
+from sddfkit.data.quality import flag
 
 from sddfkit.data.records import (
     RECORDS,
@@ -21,15 +33,29 @@ from sddfkit.data.records import (
     to_mol,
     to_records,
 )
+from sddfkit.data.references import ReferenceEnergies, ReferenceError_, fit_reference_energies
+from sddfkit.data.snapshots import read_snapshot, write_snapshot
+from sddfkit.data.splits import SplitError, assert_no_leak, fold_of, split_hash, strict_scaffold_split
 
 __all__ = [
     "RECORDS",
     "Record",
     "RecordError",
+    "ReferenceEnergies",
+    "ReferenceError_",
+    "SplitError",
+    "assert_no_leak",
     "check_one_level",
     "conformer_records",
+    "fit_reference_energies",
+    "flag",
+    "fold_of",
     "from_records",
+    "read_snapshot",
     "record_id",
+    "split_hash",
+    "strict_scaffold_split",
     "to_mol",
     "to_records",
+    "write_snapshot",
 ]
