@@ -21,7 +21,10 @@ GROUND_STATE_MULTIPLICITY: Final[dict[int, int]] = {
 
 
 def atom_input(z: int, specification: AtomicSpecification) -> AtomicInput:
-    """The calculation of one neutral atom at the origin in its ground state.
+    """The energy of one neutral atom at the origin in its ground state.
+
+    The driver is "energy" whatever `specification` says: the forces are zero, and Psi4's fitted gradient crashes for
+    hydrogen, which has no β electron.
 
     Parameters
     ----------
@@ -37,4 +40,5 @@ def atom_input(z: int, specification: AtomicSpecification) -> AtomicInput:
     if z not in GROUND_STATE_MULTIPLICITY:
         name = periodictable.to_E(z) if 0 < z < 119 else f"Z={z}"
         raise InputError(f"no ground-state multiplicity is tabulated for {name}; use atomic_input with your own")
-    return atomic_input([z], np.zeros((1, 3)), 0, GROUND_STATE_MULTIPLICITY[z], specification)
+    energy = AtomicSpecification(**{**specification.model_dump(), "driver": "energy"})
+    return atomic_input([z], np.zeros((1, 3)), 0, GROUND_STATE_MULTIPLICITY[z], energy)

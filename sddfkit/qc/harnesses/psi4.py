@@ -68,6 +68,7 @@ class Psi4Harness(Harness):
             Psi4 process died.
         """
         refuse_driver(input_data, "Psi4")
+        _refuse_crash(input_data)
         installation = find()
         with classified_errors("Psi4"):
             answer = _process.ask(installation, _job(input_data, config))
@@ -91,6 +92,18 @@ class Psi4Harness(Harness):
                 "nuclear_repulsion_energy": answer["nuclear_repulsion_energy"],
                 "scf_iterations": answer["iterations"],
             },
+        )
+
+
+def _refuse_crash(input_data: AtomicInput) -> None:
+    """Psi4's density-fitted gradient ends in a segmentation fault if there are no β electrons (H, H2+)."""
+    molecule, specification = input_data.molecule, input_data.specification
+    electrons = int(np.sum(molecule.atomic_numbers)) - int(molecule.molecular_charge)
+    no_beta = electrons == int(molecule.molecular_multiplicity) - 1
+    fitted = str(specification.keywords.get("scf_type", "df")).lower().endswith("df")
+    if no_beta and fitted and specification.driver == "gradient":
+        raise CalculationError(
+            "input", "Psi4 has no density-fitted gradient without β electrons; ask for the energy, or scf_type pk"
         )
 
 

@@ -37,7 +37,7 @@ class PyscfKeywords:
     atom_grid: tuple[int, int] = (75, 302)
     prune: Literal["nwchem", "treutler", "sg1"] | None = "nwchem"
     conv_tol: float = 1e-9
-    conv_tol_grad: float = 1e-5
+    conv_tol_grad: float = 3e-5
     max_cycle: int = 100
     init_guess: str = "minao"
     damping: float = 0.0
