@@ -7,11 +7,11 @@ difference where there is none. The symmetry-corrected RMSD is the least over al
 atoms that keep elements and bonds (isomorphisms of the molecular graphs).
 
 - ``align=False``, fixed frame: nothing is moved. The question asked of docking poses.
-- ``align=True``, minimised: also the best rotation (never a reflection) and translation. The question asked of conformers.
+- ``align=True``, minimised: also the best rotation (never a reflection) and translation. The question of conformers.
 
 `Molecule` prepares a graph once; `rmsd` compares two conformations of it (or of two `Molecule` objects whose atoms come
-in different orders); `rmsd_matrix` compares all pairs of k conformers. Every answer is proved, or says that it is only
-bounded because a limit was given (`Result.status`).
+in different orders); `rmsd_matrix` compares all pairs of k conformers; `distinct` drops near copies. Every answer is
+proved, or says that it is only bounded because a limit was given (`Result.status`).
 
 Arrays
 ------
@@ -27,7 +27,7 @@ and translation (3,) move b onto a: ``a[i] ≈ rotation @ b[mapping[i]] + transl
 [[0.0, 0.098], [0.098, 0.0]]
 """
 
-from flashrmsd_cy._api import Result, best_mapping, rmsd, rmsd_matrix
+from flashrmsd_cy._api import Result, best_mapping, distinct, rmsd, rmsd_matrix
 from flashrmsd_cy._molecule import Molecule
 from flashrmsd_cy.errors import NotIsomorphicError, RMSDError, SearchLimitError
 
@@ -38,6 +38,7 @@ __all__ = [
     "Result",
     "SearchLimitError",
     "best_mapping",
+    "distinct",
     "rmsd",
     "rmsd_matrix",
 ]

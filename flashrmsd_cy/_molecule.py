@@ -134,12 +134,12 @@ def _checked_bonds(bonds: ArrayLike, bond_types: ArrayLike | None, n: int) -> li
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
         raise RMSDError(f"bonds has shape {pairs.shape} and type {pairs.dtype}, expected (n_bonds, 2) integers")
     types = np.zeros(len(pairs), dtype=int) if bond_types is None else np.asarray(bond_types)
+    if len(pairs) == 0 and types.size == 0:
+        return []
     if types.shape != (len(pairs),) or not np.issubdtype(types.dtype, np.integer):
-        if types.size or len(pairs):
-            raise RMSDError(
-                f"bond_types has shape {types.shape} and type {types.dtype}, expected ({len(pairs)},) integers, "
-                "one per bond"
-            )
+        raise RMSDError(
+            f"bond_types has shape {types.shape} and type {types.dtype}, expected ({len(pairs)},) integers, one per bond"
+        )
     checked, seen = [], set()
     for (i, j), label in zip(pairs.tolist(), types.tolist(), strict=True):
         if not (0 <= i < n and 0 <= j < n):

@@ -45,8 +45,9 @@ class Packed:
 class Blocks:
     """All maps of each independent part of the molecule, for molecules where they can be listed.
 
-    fixed_i, fixed_j (m,): the atoms that have one image. Block b has the atoms ``atoms[atom_start[b]:atom_start[b + 1]]``
-    and ``n_maps[b]`` maps; the images of its atoms under map s start at ``images[image_start[b] + s * size_b]``.
+    fixed_i, fixed_j (m,): the atoms that have one image. Block b has the atoms
+    ``atoms[atom_start[b]:atom_start[b + 1]]`` and ``n_maps[b]`` maps; the images of its atoms under map s start at
+    ``images[image_start[b] + s * size_b]``.
     """
 
     fixed_i: Int

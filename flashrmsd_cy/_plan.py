@@ -124,7 +124,7 @@ class Planner:
         for atom, colour in colours[1].items():
             place_b.setdefault(colour, []).append(atom)
         forced = tuple((atom, place_b[c][0]) for atom, c in colours[0].items() if count[c] == 1)
-        if forced or not connected and len(components(self.a.adjacency, a)) > 1:
+        if forced or (not connected and len(components(self.a.adjacency, a)) > 1):
             starts: Sequence[Pairs] = (forced,)
         else:
             atom = min(a, key=lambda x: (count[colours[0][x]], -len(self.a.adjacency[x]), x))
@@ -139,7 +139,12 @@ class Planner:
         return tuple(branches)
 
     def _branch(
-        self, a: frozenset[int], b: frozenset[int], colours: tuple[Colours, Colours], image: dict[int, int], pairs: Pairs
+        self,
+        a: frozenset[int],
+        b: frozenset[int],
+        colours: tuple[Colours, Colours],
+        image: dict[int, int],
+        pairs: Pairs,
     ) -> Branch | None:
         image = image | dict(pairs)
         pieces_a = components(self.a.adjacency, a.difference(i for i, _ in pairs))
@@ -152,8 +157,8 @@ class Planner:
         groups = []
         families: list[tuple[Pairs, list[frozenset[int]], list[frozenset[int]], list[int]]] = []
         for piece in pieces_a:
-            around = {x for atom in piece for x in self.a.adjacency[atom] if x in image}
-            anchors = tuple(sorted((x, image[x]) for x in around))
+            hangs_on = {x for atom in piece for x in self.a.adjacency[atom] if x in image}
+            anchors = tuple(sorted((x, image[x]) for x in hangs_on))
             candidates = waiting.get((frozenset(j for _, j in anchors), _histogram(piece, colours[0])), [])
             family = next(
                 (f for f in families if f[0] == anchors and self._solve(piece, f[2][0], anchors) != NOTHING), None
@@ -169,9 +174,7 @@ class Planner:
             if len(rows) != len(columns):
                 return None
             if self.first_only:
-                groups += [
-                    Group(1, (self._solve(r, c, anchors),), r, c) for r, c in zip(rows, columns, strict=True)
-                ]
+                groups += [Group(1, (self._solve(r, c, anchors),), r, c) for r, c in zip(rows, columns, strict=True)]
                 continue
             nodes = tuple(self._solve(r, c, anchors) for r in rows for c in columns)
             groups.append(Group(len(rows), nodes, frozenset().union(*rows), frozenset().union(*columns)))

@@ -13,11 +13,18 @@ import numpy as np
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY, asin, atan2, cos, fabs, sin, sqrt
+from libc.stdlib cimport free, realloc
 
 cdef enum:
-    BLOCK_STEPS = 20_000  # nodes of the search over blocks before the search over rotations takes over
-    STACK = 512        # cells waiting: at most 7 per level of subdivision, and 4 to begin with
+    BLOCK_STEPS = 20_000        # nodes of the search over blocks before the search over rotations takes over
 cdef double ANGLE_FLOOR = 3e-8
+cdef double WIDE = 0.75         # cells with a larger radius are split without asking what could be gained in them
+
+cdef struct Cell:
+    double bound                # no mapping and no rotation of this cell gives a larger Σ a·U b
+    double half                 # half the side of the cube
+    double[3] at                # its centre on the face, where the coordinate `face` is 1 and all are within ±1
+    int face
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -194,9 +201,20 @@ cdef class Search:
     cdef int[::1] star, best_map, order, choice
     # state of one fit
     cdef double best, ceiling, upper, tolerance, deadline
-    cdef long long steps, step_limit, block_limit
-    cdef bint stopped, block_stopped
+    cdef double within_square, goal   # Σ below which a pair counts as near (−1: not asked), and the Σ a·U b it needs
+    cdef readonly long long steps     # of the last pair
+    cdef long long step_limit, block_limit
+    cdef bint stopped, block_stopped, enough
     cdef object pending
+    cdef Cell *cells
+    cdef Py_ssize_t n_cells, capacity
+
+    def __cinit__(self):
+        self.cells = NULL
+        self.capacity = 0
+
+    def __dealloc__(self):
+        free(self.cells)
 
     def __init__(self, plan, blocks=None):
         self.n = plan.n_atoms
@@ -402,9 +420,14 @@ cdef class Search:
             for y in range(3):
                 c[3 * x + y] += self.a[i, x] * self.b[j, y]
 
+    cdef inline double _bar(self) noexcept nogil:
+        """What a mapping must exceed to be of interest: the incumbent, or the goal if only that is asked for."""
+        return self.goal if self.best < self.goal < INFINITY else self.best
+
     cdef void _keep(self, const int[::1] mapping, double value) noexcept nogil:
         cdef Py_ssize_t i
         self.best = value
+        self.enough = value >= self.goal
         for i in range(self.n):
             self.best_map[i] = mapping[i]
 
@@ -446,6 +469,8 @@ cdef class Search:
             last = value
             if value > self.best:
                 self._keep(self.star, value)
+                if self.enough:
+                    return
             eigen(c, q)
 
     # -- fit: search over independent blocks --------------------------------------------------------------------------
@@ -504,7 +529,7 @@ cdef class Search:
         cdef Py_ssize_t s, y, block
         cdef double q[4]
         cdef double value
-        if not exceeds(&self.partial[depth, 0], self.best - self.rest[depth] + 1e-13 * self.ceiling):
+        if not exceeds(&self.partial[depth, 0], self._bar() - self.rest[depth] + 1e-13 * self.ceiling):
             return
         if depth == self.n_blocks:
             value = largest(&self.partial[depth, 0], self.ceiling * (1 + 1e-12))
@@ -518,7 +543,7 @@ cdef class Search:
                 self.block_stopped = True
             if self.steps % 4096 == 0:
                 self._look_at_clock()
-            if self.stopped or self.block_stopped:
+            if self.stopped or self.block_stopped or self.enough:
                 return
             self.choice[block] = <int>s
             for y in range(9):
@@ -529,6 +554,7 @@ cdef class Search:
         """The chosen maps of all blocks become the best map."""
         cdef Py_ssize_t block, x, size, first
         self.best = value
+        self.enough = value >= self.goal
         for x in range(self.n_fixed):
             self.best_map[self.fixed_i[x]] = self.fixed_j[x]
         for block in range(self.n_blocks):
@@ -595,72 +621,107 @@ cdef class Search:
                            &self.star_mean[a, 0], &self.star_mean[of_a, 0], cd, sd)
 
     cdef void _rotations(self) noexcept nogil:
-        """Branch and bound over cells of the unit quaternions (four cubes projected on the half sphere)."""
-        cdef double cells[STACK][4]     # centre (x, y, z) on the face, half the side
-        cdef double bound[STACK]
-        cdef int face[STACK]
-        cdef double cell[4]
+        """Best-first branch and bound over cells of the unit quaternions (four cubes projected on the half sphere)."""
+        cdef Cell cell
         cdef double c[9]
         cdef double q[4]
-        cdef double upper, value, radius, here
-        cdef Py_ssize_t top = 0
-        cdef int f, i
+        cdef double value, radius, here
+        cdef int i
         self._set_means()
-        for f in range(4):
-            face[top] = f
-            cells[top][0] = cells[top][1] = cells[top][2] = 0.0
-            cells[top][3] = 1.0
-            bound[top] = self.upper
-            top += 1
-            for i in range(8):
-                cell[0] = 0.5 if i & 1 else -0.5
-                cell[1] = 0.5 if i & 2 else -0.5
-                cell[2] = 0.5 if i & 4 else -0.5
-                cell[3] = 0.5
-                quaternion(f, cell, q)
-                self._alternate(q)
-        while top > 0:
-            top -= 1
-            if bound[top] <= self.best + self.tolerance:
-                continue
+        self.n_cells = 0
+        for i in range(4):
+            cell.face = i
+            cell.at[0] = cell.at[1] = cell.at[2] = 0.0
+            cell.half = 1.0
+            cell.bound = self.upper
+            self._start_from(&cell)
+            self._push(&cell)
+        while self.n_cells > 0 and not self.enough:
+            self.upper = self.cells[0].bound
+            if self.upper <= self._bar() + self.tolerance:
+                return
             self.steps += 1
             if self.steps % 64 == 0:
                 self._look_at_clock()
             if self.steps > self.step_limit or self.stopped:
                 self.stopped = True
-                upper = bound[top]
-                for i in range(<int>top):
-                    if bound[i] > upper:
-                        upper = bound[i]
-                self.upper = upper
                 return
-            f = face[top]
-            upper = bound[top]
-            for i in range(4):
-                cell[i] = cells[top][i]
-            radius = quaternion(f, cell, q)
+            self._pop(&cell)
+            radius = quaternion(&cell, q)
             value = self._best_for(q, c)
             if value > self.best + 1e-12 * self.ceiling:
                 self._keep(self.star, value)
                 eigen(c, q)
                 self._alternate(q)
-                quaternion(f, cell, q)
+                quaternion(&cell, q)
                 value = self._best_for(q, c)
             here = within(c, q, radius, value)
-            if here <= self.best + self.tolerance:
-                here += self._possible_gain(q, 2 * radius) if radius < 1.5 else INFINITY
-                if here < upper:
-                    upper = here
-            if upper <= self.best + self.tolerance:
-                continue
-            for i in range(8):
-                face[top] = f
-                cells[top][3] = cell[3] / 2
-                cells[top][0] = cell[0] + (cells[top][3] if i & 1 else -cells[top][3])
-                cells[top][1] = cell[1] + (cells[top][3] if i & 2 else -cells[top][3])
-                cells[top][2] = cell[2] + (cells[top][3] if i & 4 else -cells[top][3])
-                bound[top] = upper
-                top += 1
+            if here <= self._bar() + self.tolerance and radius < WIDE:
+                here += self._possible_gain(q, 2 * radius)
+                if here < cell.bound:
+                    cell.bound = here
+            if cell.bound > self._bar() + self.tolerance:
+                self._split(&cell)
+
+    cdef void _start_from(self, const Cell *whole) noexcept nogil:
+        """Incumbents from the middles of the eight parts of a face."""
+        cdef Cell part
+        cdef double q[4]
+        cdef int i
+        for i in range(8):
+            eighth(whole, i, &part)
+            quaternion(&part, q)
+            self._alternate(q)
+
+    cdef void _split(self, const Cell *cell) noexcept nogil:
+        cdef Cell part
+        cdef int i
+        for i in range(8):
+            eighth(cell, i, &part)
+            self._push(&part)
+
+    cdef void _push(self, const Cell *cell) noexcept nogil:
+        """Into a binary heap with the largest bound on top."""
+        cdef Py_ssize_t place = self.n_cells, parent
+        cdef Cell *grown
+        if self.n_cells == self.capacity:
+            grown = <Cell *>realloc(self.cells, (2 * self.capacity + 1024) * sizeof(Cell))
+            if grown == NULL:
+                self._out_of_memory()
+                return
+            self.cells = grown
+            self.capacity = 2 * self.capacity + 1024
+        self.n_cells += 1
+        while place > 0:
+            parent = (place - 1) // 2
+            if self.cells[parent].bound >= cell.bound:
+                break
+            self.cells[place] = self.cells[parent]
+            place = parent
+        self.cells[place] = cell[0]
+
+    cdef void _pop(self, Cell *out) noexcept nogil:
+        cdef Py_ssize_t place = 0, child
+        cdef Cell last
+        out[0] = self.cells[0]
+        self.n_cells -= 1
+        last = self.cells[self.n_cells]
+        while True:
+            child = 2 * place + 1
+            if child >= self.n_cells:
+                break
+            if child + 1 < self.n_cells and self.cells[child + 1].bound > self.cells[child].bound:
+                child += 1
+            if self.cells[child].bound <= last.bound:
+                break
+            self.cells[place] = self.cells[child]
+            place = child
+        self.cells[place] = last
+
+    cdef void _out_of_memory(self) noexcept nogil:
+        with gil:
+            self.pending = MemoryError(f"{self.n_cells} cells of rotations: give a node_limit")
+            self.stopped = True
 
     # -- fit ----------------------------------------------------------------------------------------------------------
 
@@ -701,9 +762,10 @@ cdef class Search:
         ga[0] = self._centre(a, self.a, ca) + self._centre(b, self.b, cb)
         self.ceiling = ga[0] / 2
         self.upper = self.ceiling
+        self.goal = INFINITY if self.within_square < 0 else self.ceiling - self.within_square / 2
         self.best = -INFINITY
         self.steps = 0
-        self.stopped = self.block_stopped = False
+        self.stopped = self.block_stopped = self.enough = False
         if self.has_blocks and self.n_blocks == 0:
             for i in range(self.n):
                 self.best_map[self.fixed_i[i]] = self.fixed_j[i]
@@ -717,10 +779,12 @@ cdef class Search:
 
     cdef void _search_maps(self) noexcept nogil:
         cdef double q[4]
-        if self.ceiling == 0.0:
+        cdef double c[9]
+        if self.ceiling == 0.0:     # every atom at one point
             q[0] = 1.0
             q[1] = q[2] = q[3] = 0.0
-            self._alternate(q)
+            self._best_for(q, c)
+            self._keep(self.star, 0.0)
             return
         self.block_stopped = True
         if self.has_blocks:
@@ -731,18 +795,14 @@ cdef class Search:
                 eigen(&self.partial[0, 0], q)
                 self._alternate(q)
             self._descend(0)
-        if not self.block_stopped and not self.stopped:
+        if self.enough or not self.block_stopped:
             return
         # The answer is good to 5e-8 Å: ties between maps would otherwise be subdivided for ever.
-        self._alternate_from_identity()
-        self.tolerance = 5e-8 * sqrt(self.n * fabs(2 * (self.ceiling - self.best)) + 1e-8 * self.n)
-        self._rotations()
-
-    cdef void _alternate_from_identity(self) noexcept nogil:
-        cdef double q[4]
         q[0] = 1.0
         q[1] = q[2] = q[3] = 0.0
         self._alternate(q)
+        self.tolerance = 5e-8 * sqrt(self.n * fabs(2 * (self.ceiling - self._bar())) + 1e-8 * self.n)
+        self._rotations()
 
     cdef double _residual(self, const double *q) noexcept nogil:
         cdef Py_ssize_t i
@@ -759,6 +819,7 @@ cdef class Search:
         self.step_limit = (1 << 62) if step_limit is None else step_limit
         self.block_limit = min(self.step_limit, BLOCK_STEPS)
         self.deadline = INFINITY if deadline is None else deadline
+        self.within_square = -1.0
         self.pending = None
 
     def fit(self, const double[:, ::1] a, const double[:, ::1] b, int[::1] mapping, double[:, ::1] rotation,
@@ -811,6 +872,38 @@ cdef class Search:
         return stopped
 
 
+    def first_near(self, const double[:, :, ::1] positions, const Py_ssize_t[::1] kept, Py_ssize_t row,
+                   double threshold, bint align, deadline=None):
+        """The first entry of `kept` whose conformer is nearer than `threshold` (Å) to conformer `row`.
+
+        Returns (that conformer or -1, whether every comparison was finished). The search of a pair ends as soon as
+        the question is settled, long before the RMSD itself is known.
+        """
+        cdef double q[4]
+        cdef double ca[3]
+        cdef double cb[3]
+        cdef double ga, total
+        cdef Py_ssize_t x, other, found = -1
+        self._limits(None, deadline)
+        self.within_square = threshold * threshold * self.n
+        with nogil:
+            self.stopped = False
+            for x in range(kept.shape[0]):
+                other = kept[x]
+                if align:
+                    total = self._fit(positions[row], positions[other], q, ca, cb, &ga)
+                else:
+                    total = self._in_place(positions[row], positions[other])
+                if total < self.within_square:
+                    found = other
+                    break
+                if self.stopped:
+                    break
+        if self.pending is not None:
+            raise self.pending
+        return found, found >= 0 or not self.stopped
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Cells of rotations
 # ---------------------------------------------------------------------------------------------------------------------
@@ -849,25 +942,32 @@ cdef inline double term(const double *a, const double *a0, const double *b, cons
     return pd * cd + (sqrt(square) * sd if square > 0 else 0.0)
 
 
-cdef double quaternion(int face, const double *cell, double *q) noexcept nogil:
+cdef void eighth(const Cell *cell, int i, Cell *part) noexcept nogil:
+    """OUT part: one of the eight halves-in-each-direction of a cell."""
+    cdef int e
+    part.face = cell.face
+    part.half = cell.half / 2
+    part.bound = cell.bound
+    for e in range(3):
+        part.at[e] = cell.at[e] + (part.half if (i >> e) & 1 else -part.half)
+
+
+cdef double quaternion(const Cell *cell, double *q) noexcept nogil:
     """OUT q (4,): unit quaternion at the centre of a cell; returns the angle (on the sphere) to its farthest corner."""
-    cdef double corner[4]
-    cdef double norm = sqrt(1.0 + cell[0] * cell[0] + cell[1] * cell[1] + cell[2] * cell[2])
-    cdef double least = 1.0, dot, size
+    cdef double least = 1.0, dot, size, x
+    cdef double norm = sqrt(1.0 + cell.at[0] * cell.at[0] + cell.at[1] * cell.at[1] + cell.at[2] * cell.at[2])
     cdef int i, e, place
     for e in range(4):
-        q[e] = 1.0 / norm if e == face else cell[e - (1 if e > face else 0)] / norm
+        place = e - (1 if e > cell.face else 0)
+        q[e] = (1.0 if e == cell.face else cell.at[place]) / norm
     for i in range(8):
         size = 0.0
         dot = 0.0
         for e in range(4):
-            if e == face:
-                corner[e] = 1.0
-            else:
-                place = e - (1 if e > face else 0)
-                corner[e] = cell[place] + (cell[3] if (i >> place) & 1 else -cell[3])
-            size += corner[e] * corner[e]
-            dot += corner[e] * q[e]
+            place = e - (1 if e > cell.face else 0)
+            x = 1.0 if e == cell.face else cell.at[place] + (cell.half if (i >> place) & 1 else -cell.half)
+            size += x * x
+            dot += x * q[e]
         dot /= sqrt(size)
         if dot < least:
             least = dot
