@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from rdkit import rdBase
 
-_CHANNELS = ("rdApp.error", "rdApp.warning")
 
 
 class _Lines(logging.Handler):
@@ -35,20 +34,20 @@ def reason_for(call: Callable[[], object]) -> str:
     """
     handler, logger = _Lines(), logging.getLogger("rdkit")
     handlers, propagate, level = logger.handlers[:], logger.propagate, logger.level
-    silenced = [channel for channel in _CHANNELS if f"{channel}:disabled" in rdBase.LogStatus().split()]
+    silenced = [line.removesuffix(":disabled") for line in rdBase.LogStatus().split() if line.endswith(":disabled")]
     rdBase.LogToPythonLogger()
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.WARNING)
     try:
-        for channel in silenced:
+        for channel in ("rdApp.error", "rdApp.warning"):
             rdBase.EnableLog(channel)
         call()
     except (ValueError, RuntimeError) as error:
         return " ".join(str(error).split())
     finally:
+        rdBase.LogToCppStreams()  # this switches every channel on
         for channel in silenced:
             rdBase.DisableLog(channel)
-        rdBase.LogToCppStreams()
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
     # For a syntax error RDKit goes on with a drawing and then repeats itself: the first error says it all.

@@ -21,7 +21,6 @@ The **quality gate** `flag` gives reasons to doubt a label. Nothing is ever drop
 """
 
 from sddfkit.data.quality import flag
-
 from sddfkit.data.records import (
     RECORDS,
     Record,
