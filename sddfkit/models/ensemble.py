@@ -1,0 +1,190 @@
+"""Several networks that answer together: total energies, forces, and how far the members disagree."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch_geometric.data import Batch
+
+from sddfkit.data import Record, ReferenceEnergies
+from sddfkit.models.base import EnergyModel
+from sddfkit.models.build import build_net
+from sddfkit.models.graphs import GraphError, GraphStats, graph
+
+CARD = "card.json"
+MEMBER_CARD = "member.json"
+WEIGHTS = "weights.safetensors"
+
+
+class EnsembleError(ValueError):
+    """A folder is no ensemble, or its parts do not fit together."""
+
+
+class EnsemblePrediction(NamedTuple):
+    """Predictions for n records by m members; float64.
+
+    Attributes
+    ----------
+    energy : (n,), eV
+        Total energies (reference energies added back), mean of the members.
+    energy_std : (n,), eV
+        Standard deviation of the members' energies around their mean (divided by m).
+    member_energies : (m, n), eV
+    forces : list of (n_i, 3), eV/Å, or None
+        Mean of the members.
+    member_forces : list of (m, n_i, 3), eV/Å, or None
+    """
+
+    energy: NDArray[np.float64]
+    energy_std: NDArray[np.float64]
+    member_energies: NDArray[np.float64]
+    forces: list[NDArray[np.float64]] | None
+    member_forces: list[NDArray[np.float64]] | None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Members trained on one data set with one set of reference energies.
+
+    Attributes
+    ----------
+    members : dict
+        Name → network.
+    references : ReferenceEnergies
+    card : dict
+        Plain JSON; ``card["members"][name]`` holds what rebuilds the member (``net`` with its `_target_`, ``stats``,
+        ``seed``) and what its fit reported.
+    """
+
+    members: dict[str, EnergyModel]
+    references: ReferenceEnergies
+    card: dict[str, Any]
+
+    @property
+    def cutoff(self) -> float:
+        """The longest cutoff of the members, Å."""
+        return max(net.cutoff for net in self.members.values())
+
+    def predict(self, records: Sequence[Record], forces: bool = True, batch_size: int = 64) -> EnsemblePrediction:
+        """Energies and forces of records; labels in them are ignored.
+
+        Raises
+        ------
+        GraphError
+            An element that was not in the training set; a record without bonds where the members were trained with.
+        """
+        for net in self.members.values():
+            net.eval()
+        offsets = np.array([self.references.total(record.atomic_numbers) for record in records], dtype=np.float64)
+        energies: list[NDArray[np.float64]] = []
+        member_forces: list[NDArray[np.float64]] = []
+        for start in range(0, len(records), batch_size):
+            chunk = records[start : start + batch_size]
+            energy, force = self._predict_batch(chunk, forces)
+            energies.append(energy)
+            if force is not None:
+                sizes = np.cumsum([len(record.atomic_numbers) for record in chunk])
+                member_forces.extend(np.split(force, sizes[:-1], axis=1))
+        relative = np.concatenate([np.empty((len(self.members), 0)), *energies], axis=1)
+        return EnsemblePrediction(
+            energy=offsets + relative.mean(0),
+            energy_std=relative.std(0),
+            member_energies=offsets + relative,
+            forces=[force.mean(0) for force in member_forces] if forces else None,
+            member_forces=member_forces if forces else None,
+        )
+
+    def _predict_batch(
+        self, records: Sequence[Record], forces: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Relative energies (m, b) and forces (m, n, 3) of one batch."""
+        for record in records:
+            self._check_bonds(record)
+        graphs = {}
+        energies, gradients = [], []
+        for net in self.members.values():
+            dtype = next(net.parameters()).dtype
+            if dtype not in graphs:
+                graphs[dtype] = Batch.from_data_list([graph(record, self.cutoff, dtype=dtype) for record in records])
+            with torch.no_grad():
+                prediction = net(graphs[dtype], forces=forces)
+            energies.append(prediction.energy.double().numpy())
+            if prediction.forces is not None:
+                gradients.append(prediction.forces.double().numpy())
+        return np.stack(energies), np.stack(gradients) if forces else None
+
+    def _check_bonds(self, record: Record) -> None:
+        if len(record.atomic_numbers) > 1 and len(record.bonds) == 0:
+            for name, net in self.members.items():
+                if net.stats.bonds:
+                    raise GraphError(
+                        f"record {record.record_id} lists no bonds, but {name} was trained with bond types; "
+                        "give the bonds, or train on records without them"
+                    )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write card.json and one <name>.safetensors per member into `folder`; returns the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, net in self.members.items():
+            save_file(net.state_dict(), folder / f"{name}.safetensors")
+        card = {**self.card, "references": self.references.to_dict()}
+        (folder / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Ensemble":
+        """The inverse of :meth:`save`.
+
+        Raises
+        ------
+        EnsembleError
+            When the folder holds no ensemble, or a part of it is missing.
+        """
+        folder = Path(folder)
+        card = _read_card(folder / CARD, "an ensemble as written by Ensemble.save")
+        members = {name: _load_net(folder / f"{name}.safetensors", entry) for name, entry in card["members"].items()}
+        return cls(members, ReferenceEnergies.from_dict(card["references"]), card)
+
+    @classmethod
+    def from_members(cls, folders: Sequence[str | Path], **card: Any) -> "Ensemble":
+        """Join the folders that :func:`sddfkit.training.fit_member` wrote; `card` adds entries to the card.
+
+        Raises
+        ------
+        EnsembleError
+            When a folder is not a finished member, or members differ in name or reference energies.
+        """
+        entries = [_read_card(Path(folder) / MEMBER_CARD, "a finished member") for folder in folders]
+        names = [entry["name"] for entry in entries]
+        if not entries or len(set(names)) < len(names):
+            raise EnsembleError(f"an ensemble needs members with different names, got {names}")
+        if any(entry["references"] != entries[0]["references"] for entry in entries):
+            raise EnsembleError(f"the members {names} were trained with different reference energies")
+        members = {
+            entry["name"]: _load_net(Path(folder) / WEIGHTS, entry)
+            for folder, entry in zip(folders, entries, strict=True)
+        }
+        references = ReferenceEnergies.from_dict(entries[0]["references"])
+        return cls(members, references, {**card, "members": dict(zip(names, entries, strict=True))})
+
+
+def _read_card(path: Path, what: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise EnsembleError(f"{path.parent} holds no {path.name}: it is not {what}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _load_net(weights: Path, entry: Mapping[str, Any]) -> EnergyModel:
+    if not weights.is_file():
+        raise EnsembleError(f"the weights {weights} are missing")
+    net = build_net(entry["net"], GraphStats.from_dict(entry["stats"]), entry["seed"])
+    state = load_file(weights)
+    net.to(next(iter(state.values())).dtype).load_state_dict(state)
+    return net.eval()

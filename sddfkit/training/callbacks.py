@@ -1,0 +1,70 @@
+"""The one callback of ours: averaged weights, and the best of them."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from sddfkit.training.module import EnergyModule
+
+
+class BestAveragedWeights(pl.Callback):
+    """Validates an exponential moving average of the weights, and leaves the best one in the net after the fit.
+
+    The average of step t is a ← a + (1 − min(decay, (1 + t)/(10 + t))) (weights − a): early steps are forgotten soon.
+
+    Parameters
+    ----------
+    decay : float
+        0 follows the weights themselves.
+    """
+
+    def __init__(self, decay: float = 0.99) -> None:
+        self.decay = decay
+        self.best_loss = float("inf")
+        self.best_epoch = -1
+        self._average: list[Tensor] = []
+        self._best: list[Tensor] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._average = _copy(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        rate = 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, _weights(pl_module), rate)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._swap(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = float(trainer.callback_metrics["validation/loss"])
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, trainer.current_epoch
+            self._best = _copy(pl_module)
+        self._swap(pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._best:
+            raise RuntimeError("the validation loss was never finite; lower the learning rate or look at the labels")
+        with torch.no_grad():
+            torch._foreach_copy_(_weights(pl_module), self._best)
+
+    def _swap(self, pl_module: pl.LightningModule) -> None:
+        held = _copy(pl_module)
+        with torch.no_grad():
+            torch._foreach_copy_(_weights(pl_module), self._average)
+        self._average = held
+
+
+def _weights(module: pl.LightningModule) -> list[Tensor]:
+    assert isinstance(module, EnergyModule)
+    return list(module.net.parameters())
+
+
+def _copy(module: pl.LightningModule) -> list[Tensor]:
+    return [weight.detach().clone() for weight in _weights(module)]

@@ -1,0 +1,88 @@
+"""The Lightning module of all energy networks."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch_geometric.data import Batch
+
+from sddfkit.models import EnergyModel
+from sddfkit.training.metrics import FitErrors
+
+
+class EnergyModule(pl.LightningModule):
+    """Fits energies and forces of any :class:`~sddfkit.models.EnergyModel`.
+
+    The loss is ``energy_weight · loss(ΔE / n_atoms^½) + force_weight · loss(ΔF)``, the energy error of each molecule
+    divided by the square root of its number of atoms, the force errors component by component.
+
+    Parameters
+    ----------
+    net : EnergyModel
+    optimizer : callable
+        Parameters → optimizer, such as ``functools.partial(torch.optim.Adam, lr=1e-3)``.
+    scheduler : callable, optional
+        Optimizer → learning-rate scheduler, stepped once per training step.
+    energy_weight, force_weight : float
+        Of errors in eV and eV/Å.
+    loss : callable
+        (prediction, target) → mean loss.
+    """
+
+    def __init__(
+        self,
+        net: EnergyModel,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[[Optimizer], Any] | None = None,
+        *,
+        energy_weight: float = 1.0,
+        force_weight: float = 1.0,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.energy_weight = energy_weight
+        self.force_weight = force_weight
+        self.loss = loss or nn.SmoothL1Loss()
+        errors = FitErrors()
+        # A plain dict: the metrics live on the CPU and are no part of the weights.
+        self.errors = {phase: errors.clone() for phase in ("train", "validation")}
+        self.history: list[dict[str, float]] = []
+        """One row of metrics per epoch."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.net.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
+        return self._step(batch, "validation")
+
+    def on_validation_epoch_end(self) -> None:
+        # Validation runs at the end of each training epoch, so both clones hold exactly this epoch.
+        row = {"epoch": float(self.current_epoch)}
+        for phase, errors in self.errors.items():
+            row |= {f"{phase}/{name}": float(value) for name, value in errors.compute().items()}
+            errors.reset()
+        self.history.append(row)
+        self.log("validation/loss", row["validation/loss"])
+
+    def _step(self, batch: Batch, phase: str) -> Tensor:
+        """Loss of one batch; its errors go to the phase's own clone of the metric."""
+        prediction = self.net(batch)
+        per_atom = (batch.ptr[1:] - batch.ptr[:-1]).to(prediction.energy.dtype).rsqrt()
+        loss = self.energy_weight * self.loss(prediction.energy * per_atom, batch.y * per_atom)
+        loss = loss + self.force_weight * self.loss(prediction.forces, batch.forces)
+        self.errors[phase].update(loss, prediction.energy - batch.y, prediction.forces - batch.forces)
+        return loss
