@@ -5,14 +5,15 @@ from typing import Any
 
 from sddfkit.viz import plots
 from sddfkit.viz.figures import svg
-from sddfkit.viz.headline import number_of
 from sddfkit.viz.page import Markup, element, figure, folded, joined, long_table, paragraph, section, table
-from sddfkit.viz.words import count, duration, level_of, listing, number, program_of
+from sddfkit.viz.words import count, duration, level_of, listing, number, number_of, program_of, sentence
 
 
 def data(report: Mapping[str, Any]) -> Markup:
     """Return where the molecules came from, their conformers, and how they were divided."""
-    return section("data", "Molecules, conformers, folds", _molecules(report), _conformers(report), _split(report))
+    left = element("div", joined([_molecules(report), _conformers(report)]))
+    right = element("div", _split(report))
+    return section("data", "Molecules, conformers, folds", element("div", joined([left, right]), class_="pair"))
 
 
 def _molecules(report: Mapping[str, Any]) -> Markup:
@@ -79,19 +80,18 @@ def calculations(report: Mapping[str, Any]) -> Markup:
     return section(
         "calculations",
         "Calculations and failures",
-        paragraph(done, f"Why this program: {level['why']}"),
-        element("h3", "Failures by class"),
-        _failures(report),
-        element("h3", "Reference energies"),
-        _references(report),
+        paragraph(done, sentence(f"Why this program: {level['why']}")),
+        element("div", joined([_failures(report), _references(report)]), class_="pair"),
     )
 
 
 def _failures(report: Mapping[str, Any]) -> Markup:
+    heading = element("h3", "Failures by class")
     if not report["failures"]:
-        return paragraph("None.")
+        return element("div", joined([heading, paragraph("None.")]))
     rows = [[f["class"], number_of(f["count"]), joined(map(_example, f["examples"]))] for f in report["failures"]]
-    return table("Failed calculations", ["Class", "Count", "Examples"], rows, numeric=(1,))
+    failed = table("Failed calculations", ["Class", "Count", "Examples"], rows, numeric=(1,))
+    return element("div", joined([heading, failed]))
 
 
 def _example(example: Mapping[str, Any]) -> Markup:
@@ -100,12 +100,16 @@ def _example(example: Mapping[str, Any]) -> Markup:
 
 
 def _references(report: Mapping[str, Any]) -> Markup:
-    rows = [[element_, number(energy, 8)] for element_, energy in report["references"].items()]
+    rows = [
+        [element_, f"{energy:,.3f}".replace(",", "\u202f").replace("-", "−")]
+        for element_, energy in report["references"].items()
+    ]
     about = paragraph(
         "Subtracted from each energy, atom by atom, before training; fitted on the training fold, "
         "towards the energies of isolated atoms."
     )
-    return joined([about, table("Reference energy of each element", ["Element", "eV"], rows, numeric=(1,))])
+    energies = table("Reference energy of each element", ["Element", "eV"], rows, numeric=(1,))
+    return element("div", joined([element("h3", "Reference energies"), about, energies]))
 
 
 def timings(report: Mapping[str, Any]) -> Markup:

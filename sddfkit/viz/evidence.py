@@ -134,6 +134,7 @@ def derive(report: Mapping[str, Any], fold: Fold) -> dict[str, Any]:
         },
         "forces": _size(fold.forces_pred - fold.forces),
         "spread": _spread(fold, rng),
+        "test_molecules": _by_molecule(report["predictions"], fold),
         "rounds": [
             {"round": r["round"], "chosen": len(r["selected"]), "chosen_error_before": _error_before(r["selected"])}
             for r in report["rounds"]
@@ -153,6 +154,28 @@ def _spread(fold: Fold, rng: np.random.Generator) -> dict[str, Any]:
         "molecules": len(np.unique(molecule)),
         "rms_error_over_rms_spread": math.sqrt(_mean(error**2)) / rms if rms > 0 else math.nan,
     }
+
+
+def _by_molecule(predictions: Sequence[Mapping[str, Any]], fold: Fold) -> list[dict[str, Any]]:
+    """Return each test molecule with a finite error, worst first."""
+    error = fold.energy_pred - fold.energy
+    rows = []
+    for m in np.unique(fold.molecule):
+        mine = np.flatnonzero((fold.molecule == m) & np.isfinite(error))
+        if not mine.size:
+            continue
+        first = predictions[mine[0]]
+        rows.append(
+            {
+                "molecule_id": first["molecule_id"],
+                "n_heavy": first["n_heavy"],
+                "n": len(mine),
+                "mean_error": float(error[mine].mean()),
+                "mae": float(np.abs(error[mine]).mean()),
+                "spread": _mean(fold.spread[mine]),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["mae"])
 
 
 def _size(error: Floats) -> dict[str, Any]:

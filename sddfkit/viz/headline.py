@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sddfkit.viz.page import Markup, element, joined, paragraph
-from sddfkit.viz.words import count, duration, level_of, number, program_of, spelled
+from sddfkit.viz.page import Markup, element, joined
+from sddfkit.viz.words import count, duration, level_of, number, number_of, program_of, spelled
 
 ENERGY = "energy_mae_kcal_mol"
 FORCE = "force_mae_kcal_mol_A"
@@ -20,7 +20,7 @@ def headline(report: Mapping[str, Any], derived: Mapping[str, Any]) -> Markup:
 {element("h1", report["title"])}
 {element("p", verdict(report), class_="verdict")}
 {element("dl", joined(_tiles(report, derived)), class_="tiles")}
-{paragraph(_labelled(report), _learned(report, derived), _ranking(derived))}
+{element("dl", joined(_summary(report, derived)), class_="summary")}
 {joined(element("p", warning, class_="note") for warning in warnings(report, derived))}
 </header>"""
     )
@@ -44,7 +44,8 @@ def verdict(report: Mapping[str, Any]) -> str:
     verb = "fell" if after < 0.97 * before else "rose" if after > 1.03 * before else "stayed"
     rounds = spelled(len(report["rounds"]) - 1, "round")
     path = f"from {number(before)} to {number(after)}" if verb != "stayed" else f"near {number(after)}"
-    return f"Over {rounds} of active learning the energy error {verb} {path} kcal/mol on unseen scaffolds."
+    against = f" (composition alone: {number(guess)})" if known(guess) else ""
+    return f"In {rounds} of active learning the energy error on unseen scaffolds {verb} {path} kcal/mol{against}."
 
 
 def warnings(report: Mapping[str, Any], derived: Mapping[str, Any]) -> list[str]:
@@ -73,80 +74,96 @@ def known(value: float | None) -> bool:
 
 
 def _tiles(report: Mapping[str, Any], derived: Mapping[str, Any]) -> list[Markup]:
-    calculations = report["calculations"]
+    calculations, level = report["calculations"], report["level"]
     labelled = calculations["known"] + calculations["computed"]
     molecules = report["molecules"]["accepted"]
     wall = sum(t["wall_s"] for t in report["timings"])
     return [
-        _tile("Energy error", *_before_after(report, ENERGY, "kcal/mol", derived["energy"]["mae_interval"])),
-        _tile("Force error", *_before_after(report, FORCE, "kcal/mol/Å", None)),
-        _tile("Labels", number_of(labelled), "conformers", f"of {count(molecules, 'molecule')}"),
+        _tile(
+            "Energy error (MAE)",
+            number(_last(report, ENERGY)),
+            "kcal/mol",
+            _interval(derived["energy"]["mae_interval"]),
+            *_before(report, ENERGY, "composition alone"),
+        ),
+        _tile(
+            "Force error (MAE)",
+            number(_last(report, FORCE)),
+            "kcal/mol/Å",
+            *_before(report, FORCE, "no force at all"),
+        ),
+        _tile("Labels", number_of(labelled), "conformers", f"from {count(molecules, 'molecule')}", level_of(level)),
         _tile(
             "Cost",
             number(calculations["core_hours"]),
             "core hours",
-            f"{program_of(report['level'])}; whole run {duration(wall)}",
+            f"of {program_of(level)}",
+            f"whole run: {duration(wall)}",
         ),
     ]
 
 
-def _before_after(report: Mapping[str, Any], key: str, unit: str, span: list[float] | None) -> tuple[str, str, str]:
+def _last(report: Mapping[str, Any], key: str) -> float | None:
+    return report["rounds"][-1]["metrics"]["ensemble"][key]
+
+
+def _interval(span: list[float] | None) -> str:
+    return f"95 % interval {number(span[0])} to {number(span[1])}" if span else ""
+
+
+def _before(report: Mapping[str, Any], key: str, guess: str) -> list[str]:
     first, last = report["rounds"][0]["metrics"], report["rounds"][-1]["metrics"]
-    notes = [f"95 %: {number(span[0])} to {number(span[1])}"] if span else []
-    if len(report["rounds"]) > 1:
-        notes.append(f"round 0: {number(first['ensemble'][key])}")
-    notes.append(f"composition only: {number(last['baseline'][key])}")
-    return number(last["ensemble"][key]), unit, " · ".join(notes)
+    start = f"in round 0: {number(first['ensemble'][key])}" if len(report["rounds"]) > 1 else ""
+    return [start, f"{guess}: {number(last['baseline'][key])}"]
 
 
-def _tile(name: str, value: str, unit: str, note: str) -> Markup:
-    content = joined(
-        [
-            element("span", value, class_="value"),
-            element("span", unit, class_="unit"),
-            element("span", note, class_="of"),
-        ],
-        " ",
-    )
-    return Markup(f"<div>{element('dt', name)}{element('dd', content)}</div>")
+def _tile(name: str, value: str, unit: str, *notes: str) -> Markup:
+    lines = [element("span", value, class_="value"), element("span", unit, class_="unit")]
+    lines += [element("span", note, class_="of") for note in notes if note]
+    return joined([Markup("<div>"), element("dt", name), element("dd", joined(lines, " ")), Markup("</div>")], "")
 
 
-def number_of(n: int) -> str:
-    """Return an integer with thin spaces between thousands."""
-    return f"{n:,}".replace(",", "\u202f")
+def _summary(report: Mapping[str, Any], derived: Mapping[str, Any]) -> list[Markup]:
+    entries = [
+        ("Labels", _labelled(report)),
+        ("Test", _learned(report, derived)),
+        ("Conformers", _relative(derived["relative_energy"])),
+        ("Trust", ranking(derived["spread"])),
+    ]
+    return [
+        joined([Markup("<div>"), element("dt", name), element("dd", said), Markup("</div>")], "")
+        for name, said in entries
+        if said
+    ]
 
 
 def _labelled(report: Mapping[str, Any]) -> str:
     level, calculations = report["level"], report["calculations"]
     labelled = calculations["known"] + calculations["computed"]
-    failed = f"; {count(calculations['failed'], 'calculation')} failed" if calculations["failed"] else ""
-    reused = f" ({number_of(calculations['known'])} were known already)" if calculations["known"] else ""
+    failed = f", {count(calculations['failed'], 'calculation')} failed" if calculations["failed"] else ", none failed"
     return (
-        f"{program_of(level)} gave energies and forces at {level_of(level)} for {count(labelled, 'conformer')}{reused} "
-        f"of {count(report['molecules']['accepted'], 'molecule')}{failed}."
+        f"{count(labelled, 'conformer')} of the {count(report['molecules']['accepted'], 'molecule')} have energies and "
+        f"forces at {level_of(level)} from {program_of(level)}; "
+        f"{number_of(calculations['known'])} were known before this run{failed}."
     )
 
 
 def _learned(report: Mapping[str, Any], derived: Mapping[str, Any]) -> str:
-    last = report["rounds"][-1]
-    error, force = (last["metrics"]["ensemble"][key] for key in (ENERGY, FORCE))
-    relative = derived["relative_energy"]
-    parts = [
-        f"Trained on {count(last['n_labelled_train'], 'labelled conformer')}, the ensemble of "
-        f"{spelled(len(report['members']), 'network')} predicts {count(derived['energy']['n'], 'test conformer')} of "
-        f"{count(derived['energy']['molecules'], 'molecule')} whose scaffolds it never saw, with a mean absolute error "
-        f"of {number(error)} kcal/mol in the energy and {number(force)} kcal/mol/Å in a force component."
-    ]
-    if relative["n"]:
-        parts.append(
-            f"Energy differences between conformers of one molecule are off by {number(relative['mae'])} kcal/mol; "
-            f"calling all conformers equal would be off by {number(relative['mae_if_all_equal'])}."
-        )
-    return " ".join(parts)
+    return (
+        f"{spelled(len(report['members']), 'network').capitalize()}, trained on "
+        f"{count(report['rounds'][-1]['n_labelled_train'], 'labelled conformer')}, predict "
+        f"{count(derived['energy']['n'], 'conformer')} of {count(derived['energy']['molecules'], 'molecule')} "
+        "whose scaffolds they never saw."
+    )
 
 
-def _ranking(derived: Mapping[str, Any]) -> str:
-    return ranking(derived["spread"])
+def _relative(relative: Mapping[str, Any]) -> str:
+    if not relative["n"]:
+        return ""
+    return (
+        f"Energies relative to the molecule's other conformers are off by {number(relative['mae'])} kcal/mol; "
+        f"calling all conformers equal would be off by {number(relative['mae_if_all_equal'])}."
+    )
 
 
 def ranking(spread: Mapping[str, Any]) -> str:

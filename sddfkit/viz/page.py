@@ -50,7 +50,9 @@ def table(
             "tr",
             joined(
                 (
-                    element("td", cell, **css(i)) if i else element("th", cell, scope="row", **css(i))
+                    element("td", cell, data_label=str(heads[i]), **css(i))
+                    if i
+                    else element("th", cell, scope="row", **css(i))
                     for i, cell in enumerate(row)
                 ),
                 "",
@@ -88,7 +90,7 @@ def figure(drawing: str, caption: object) -> Markup:
     return Markup(f'<figure class="plot">{drawing}{element("figcaption", caption)}</figure>')
 
 
-def section(key: str, title: str, *parts: object) -> Markup:
+def section(key: str, title: object, *parts: object) -> Markup:
     """Return a section with its heading, which the page's contents point to."""
     heading = element("h2", title, id=f"{key}-title")
     content = joined([heading, *(part for part in parts if part)])

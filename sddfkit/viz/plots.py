@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from sddfkit.viz.words import duration, number
+from sddfkit.viz.words import duration, number, number_of
 
 INK: Final = "#1f2328"
 MUTED: Final = "#5f6771"
@@ -38,6 +38,7 @@ def learning_curve(
     *,
     quantity: str,
     unit: str,
+    guess_name: str = "composition only",
 ) -> Figure:
     """Draw test error against the number of labelled training conformers, one point per round.
 
@@ -46,18 +47,20 @@ def learning_curve(
     n_labelled : (rounds,) int, labelled conformers in the training fold.
     ensemble : (rounds,) float, error of the ensemble's mean, in `unit`; NaN where unknown.
     members : name → (rounds,) float, error of each network by itself, in `unit`.
-    baseline : (rounds,) float, error of a guess that knows the composition alone, in `unit`.
+    baseline : (rounds,) float, error of a guess made without a network, in `unit`; `guess_name` is its name.
     quantity, unit : what the error is of, for the axis: "energy error (MAE)", "kcal/mol".
     """
     x, mean, guess = (np.asarray(values, dtype=float) for values in (n_labelled, ensemble, baseline))
     figure, axes = _panel(4.7, 3.75)
+    axes.plot(x, mean, color=BLUE, marker="o", lw=2.4, ms=6, label="ensemble", zorder=5)
+    axes.plot(x, guess, color=INK, ls=(0, (5, 3)), lw=1.4, label=guess_name)
+    if x.size == 1:
+        axes.axhline(guess[0], color=INK, ls=(0, (5, 3)), lw=1.4)
     for i, (name, errors) in enumerate(members.items()):
         colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
         axes.plot(
             x, np.asarray(errors, dtype=float), color=colour, marker=marker, lw=0.9, ms=3.5, alpha=0.85, label=name
         )
-    axes.plot(x, mean, color=BLUE, marker="o", lw=2.4, ms=6, label="ensemble", zorder=5)
-    axes.plot(x, guess, color=INK, ls=(0, (5, 3)), lw=1.4, marker="_", ms=8, label="composition only")
     every = [*mean, *guess, *(value for errors in members.values() for value in np.asarray(errors, dtype=float))]
     _log_axis(axes, np.array(every))
     _round_ticks(axes, x)
@@ -87,7 +90,10 @@ def parity(
     x, y = np.asarray(reference, dtype=float), np.asarray(predicted, dtype=float)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
-    figure, axes = _panel(4.2, 4.0)
+    figure, axes = _panel(3.6, 3.4)
+    # Placed by hand: the panels of a row then line up whatever the width of their tick labels.
+    figure.set_layout_engine("none")
+    axes.set_position((0.2, 0.155, 0.77, 0.815))
     axes.set_xlabel(f"{source} {quantity}, {unit}")
     axes.set_ylabel(f"predicted {quantity}, {unit}")
     if not x.size:
@@ -109,9 +115,9 @@ def parity(
     axes.yaxis.set_major_locator(FixedLocator(locator.tick_values(*limits)))
     axes.set(xlim=limits, ylim=limits)
     error = y - x
-    lines = f"MAE {number(np.abs(error).mean())}\nRMSE {number(math.sqrt((error**2).mean()))}\nn = {x.size:,}"
-    axes.text(0.035, 0.965, lines, transform=axes.transAxes, va="top", color=INK, fontsize=9.5, linespacing=1.45)
-    axes.text(0.965, 0.905, "y = x", transform=axes.transAxes, va="top", ha="right", color=MUTED, fontsize=8.5)
+    mae, rmse = number(np.abs(error).mean()), number(math.sqrt((error**2).mean()))
+    lines = f"MAE {mae} {unit}\nRMSE {rmse} {unit}\nn = {number_of(x.size)}"
+    axes.text(0.035, 0.965, lines, transform=axes.transAxes, va="top", color=INK, fontsize=9, linespacing=1.45)
     return figure
 
 
@@ -136,7 +142,7 @@ def error_by_size(n_heavy: ArrayLike, error: ArrayLike, *, unit: str) -> Figure:
     offsets = np.concatenate([_fan(int((sizes == size).sum())) for size in classes])
     ordered = np.concatenate([errors[sizes == size] for size in classes])
     axes.plot(np.sort(sizes) + offsets, ordered, "o", color=BLUE, ms=4, alpha=0.5, mew=0, label="one conformer")
-    axes.plot(classes, means, color=ORANGE, marker="D", ms=6, lw=1.4, mec=INK, mew=0.6, label="mean of the size")
+    axes.plot(classes, means, color=ORANGE, marker="D", ms=6.5, ls="", mec=INK, mew=0.6, label="mean of the size")
     top = float(errors.max()) or 1.0
     axes.set_ylim(0, 1.22 * top)
     axes.set_xlim(classes[0] - 0.8, classes[-1] + 0.8)
@@ -182,7 +188,15 @@ def spread_vs_error(spread: ArrayLike, error: ArrayLike, *, unit: str, bins: int
     _plain_log_ticks(axes.xaxis)
     _log_axis(axes, np.concatenate([np.maximum(size, foot), np.array(ends)]))
     axes.set_xlim(*ends)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, labelcolor=INK, columnspacing=1.2)
+    figure.legend(
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+        columnspacing=1,
+        handlelength=1.6,
+    )
     return figure
 
 
@@ -201,10 +215,11 @@ def timings(stages: Sequence[str], wall_s: ArrayLike) -> Figure:
         return _nothing(figure, axes, "no stage was timed")
     unit, divisor = next((u, d) for u, d in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if _fits(seconds, d))
     rows = np.arange(len(stages))
+    total = float(seconds.sum()) or 1.0
     axes.barh(rows, seconds / divisor, height=0.62, color=BLUE)
     for row, value in zip(rows, seconds, strict=True):
         axes.annotate(
-            duration(float(value)),
+            f"{duration(float(value))} · {_percent(value / total)}",
             (value / divisor, row),
             xytext=(5, 0),
             textcoords="offset points",
@@ -215,7 +230,7 @@ def timings(stages: Sequence[str], wall_s: ArrayLike) -> Figure:
     axes.set_yticks(rows, [textwrap.shorten(stage, 34, placeholder="…") for stage in stages])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.25 * float(seconds.max()) / divisor or 1.0)
+    axes.set_xlim(0, 1.38 * float(seconds.max()) / divisor or 1.0)
     axes.set_xlabel(f"wall time, {unit}")
     return figure
 
@@ -278,7 +293,7 @@ def _density(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], limits:
     bins.set_array(None)
     rgb = tuple(int(BLUE[i : i + 2], 16) / 255 for i in (1, 3, 5))
     bins.set_facecolor([(*rgb, float(alpha)) for alpha in opacity])
-    label = f"shade: 1 to {int(counts.max()):,} components"
+    label = f"shade: 1 to {int(counts.max())} components"
     axes.text(0.965, 0.035, label, transform=axes.transAxes, ha="right", color=MUTED, fontsize=8.5)
 
 
@@ -287,6 +302,10 @@ def _fan(n: int) -> NDArray[np.float64]:
     if n == 1:
         return np.zeros(1)
     return np.asarray(0.5 * ((np.arange(n) * 0.6180339887) % 1.0) - 0.25)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"
 
 
 def _fits(seconds: NDArray[np.float64], divisor: int) -> bool:

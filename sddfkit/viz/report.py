@@ -59,7 +59,7 @@ def write_report(report: Mapping[str, Any], molblocks: Mapping[str, str], folder
             headline(report, derived),
             results.learning(report),
             results.parity(report, fold),
-            results.uncertainty(fold, derived),
+            results.uncertainty(report, fold, derived),
             results.chosen(report, derived),
             _view3d(report, molblocks),
             background.data(report),

@@ -19,6 +19,10 @@ METRICS: Final = (
     (FORCE, "Force MAE, kcal/mol/Å"),
     ("force_rmse_kcal_mol_A", "Force RMSE, kcal/mol/Å"),
 )
+_GUESSES: Final = {
+    ENERGY: ("a guess from the composition alone", "composition only"),
+    FORCE: ("predicting no force at all", "no force at all"),
+}
 # A drawing weighs about 8 kB; beyond this many molecules a round's table names the molecule without drawing it.
 MOST_DRAWN: Final = 60
 
@@ -51,6 +55,7 @@ def _curve(report: Mapping[str, Any], n: list[int], key: str, name: str, unit: s
     def errors(metrics_of: Any) -> list[float]:
         return [np.nan if (v := metrics_of(r["metrics"])[key]) is None else v for r in report["rounds"]]
 
+    words, short = _GUESSES[key]
     drawn = plots.learning_curve(
         n,
         errors(lambda m: m["ensemble"]),
@@ -58,11 +63,11 @@ def _curve(report: Mapping[str, Any], n: list[int], key: str, name: str, unit: s
         errors(lambda m: m["baseline"]),
         quantity=f"{name.lower()} error (MAE)",
         unit=unit,
+        guess_name=short,
     )
     ensemble = ", ".join(number(e) for e in errors(lambda m: m["ensemble"]))
     about = f"{name} error against labelled training conformers {n}; ensemble: {ensemble} {unit}"
-    guess = "a guess from the composition alone" if key == ENERGY else "predicting no force at all"
-    caption = f"{name} error of the ensemble (thick) and its members (thin). Dashed: {guess}."
+    caption = f"{name} error of the ensemble (thick) and its members (thin). Dashed: {words}."
     return figure(svg(drawn, f"curve-{name.lower()}", about), caption)
 
 
@@ -86,7 +91,7 @@ def parity(report: Mapping[str, Any], fold: Fold) -> Markup:
             plots.parity(
                 fold.energy, fold.energy_pred, quantity="energy", unit="kcal/mol", source=source, spread=fold.spread
             ),
-            "Energy of each test conformer, minus the reference energies of its atoms. Bars: ±1 σ over the ensemble.",
+            "Energy minus the reference energies of the atoms. Bars: ±1 σ of the ensemble; line: y = x.",
         ),
         (
             "relative",
@@ -104,13 +109,13 @@ def parity(report: Mapping[str, Any], fold: Fold) -> Markup:
     ]
     return section(
         "parity",
-        f"Predicted against {source}",
+        joined(["Predicted against", element("span", source, class_="nowrap")], " "),
         paragraph("Final ensemble, test fold: molecules it was not trained on."),
         element("div", joined(figures), class_="triple"),
     )
 
 
-def uncertainty(fold: Fold, derived: Mapping[str, Any]) -> Markup:
+def uncertainty(report: Mapping[str, Any], fold: Fold, derived: Mapping[str, Any]) -> Markup:
     """Return whether the ensemble knows where it is wrong, and how the error depends on size."""
     error = fold.energy_pred - fold.energy
     ratio = derived["spread"]["rms_error_over_rms_spread"]
@@ -127,7 +132,7 @@ def uncertainty(fold: Fold, derived: Mapping[str, Any]) -> Markup:
         ),
         figure(
             svg(by_size, "size", "Absolute energy error against the number of heavy atoms"),
-            "Error by size of the molecule.",
+            "Error by size of the molecule; n counts test conformers.",
         ),
     ]
     return section(
@@ -135,7 +140,28 @@ def uncertainty(fold: Fold, derived: Mapping[str, Any]) -> Markup:
         "Does it know where it is wrong?",
         paragraph(ranking(derived["spread"]), size),
         element("div", joined(figures), class_="pair"),
+        _by_molecule(report, derived),
     )
+
+
+def _by_molecule(report: Mapping[str, Any], derived: Mapping[str, Any]) -> Markup:
+    names = {p["molecule_id"]: p["name"] for p in report["predictions"]}
+    rows = [
+        [
+            rank,
+            _picture(m["molecule_id"], rank <= MOST_DRAWN),
+            _molecule(names[m["molecule_id"]], m["molecule_id"], m["n_heavy"]),
+            m["n"],
+            number(m["mean_error"]),
+            number(m["mae"]),
+            number(m["spread"]),
+        ]
+        for rank, m in enumerate(derived["test_molecules"], start=1)
+    ]
+    heads = ["Rank", "Structure", "Molecule", "Conformers", "Mean error", "MAE", "Spread σ"]
+    caption = "Test molecules by energy MAE, worst first; kcal/mol, mean error = predicted − reference"
+    listed = long_table(caption, heads, rows, numeric=(0, 3, 4, 5, 6), shown=4)
+    return joined([element("h3", "Where it errs most"), element("div", listed, class_="cards")]) if rows else Markup("")
 
 
 def chosen(report: Mapping[str, Any], derived: Mapping[str, Any]) -> Markup:
@@ -163,14 +189,14 @@ def _chosen_in(entry: Mapping[str, Any], error: float, viewable: set[str]) -> Ma
     if known(error) and known(usual):
         lesson = f"Their mean error before training was {number(error)} kcal/mol; the test fold's was {number(usual)}."
     what = f"{count(len(entry['selected']), 'conformer')} of {count(len(groups), 'molecule')} chosen."
-    heads = ["Rank", "Structure", "Molecule", "Chosen", "Score", "Error before, kcal/mol", "Reason"]
+    heads = ["Rank", "Structure", "Molecule", "Conformers", "Score", "Error before, kcal/mol", "Reason"]
     rows = [_molecule_row(group, i < MOST_DRAWN, viewable) for i, group in enumerate(groups.values())]
     caption = f"Chosen at the end of round {entry['round']}"
     return joined(
         [
             element("h3", f"After round {entry['round']}"),
             paragraph(what, lesson),
-            Markup(f'<div class="chosen">{long_table(caption, heads, rows, numeric=(0, 3, 4, 5), shown=5)}</div>'),
+            element("div", long_table(caption, heads, rows, numeric=(0, 3, 4, 5), shown=5), class_="cards"),
             folded(f"All {count(len(entry['selected']), 'chosen conformer')}", _conformer_table(entry)),
         ]
     )
@@ -178,25 +204,29 @@ def _chosen_in(entry: Mapping[str, Any], error: float, viewable: set[str]) -> Ma
 
 def _molecule_row(group: Sequence[Mapping[str, Any]], draw: bool, viewable: set[str]) -> list[object]:
     best = group[0]
-    smiles = best["molecule_id"]
-    picture: object = "not drawn"
-    if draw:
-        picture = Markup(d) if (d := drawing(smiles)) else "RDKit cannot read this SMILES"
     in_3d = next((s["record_id"] for s in group if s["record_id"] in viewable), None)
-    link = element("a", "Show in 3D", href="#view3d", data_view=in_3d, class_="to3d") if in_3d else ""
-    name = [element("strong", best["name"])] if best["name"] else []
-    heavy = element("span", count(best["n_heavy"], "heavy atom"), class_="muted")
-    molecule = joined([*name, element("code", smiles), heavy, link], " ")
+    link = element("a", "Show in 3D", href="#view3d", data_view=in_3d, class_="to3d") if in_3d else Markup("")
     reasons = joined((element("span", r, class_="reason") for r in dict.fromkeys(s["reason"] for s in group)), " ")
     return [
         best["rank"],
-        picture,
-        molecule,
+        _picture(best["molecule_id"], draw),
+        _molecule(best["name"], best["molecule_id"], best["n_heavy"], link),
         len(group),
         _range([s["score"] for s in group]),
-        _range([abs(e) for s in group if known(e := s["energy_error_kcal_mol"])]),
+        _range([abs(e) for s in group if known(e := s["energy_error_kcal_mol"])]) or "no label",
         reasons,
     ]
+
+
+def _picture(smiles: str, draw: bool) -> object:
+    if not draw:
+        return "not drawn"
+    return Markup(picture) if (picture := drawing(smiles)) else "RDKit cannot read this SMILES"
+
+
+def _molecule(name: str, smiles: str, n_heavy: int, *more: Markup) -> Markup:
+    heavy = element("span", count(n_heavy, "heavy atom"), class_="muted")
+    return joined([*([element("strong", name)] if name else []), element("code", smiles), heavy, *more], " ")
 
 
 def _conformer_table(entry: Mapping[str, Any]) -> Markup:
@@ -217,6 +247,6 @@ def _conformer_table(entry: Mapping[str, Any]) -> Markup:
 
 def _range(values: list[float]) -> str:
     if not values:
-        return "–"
+        return ""
     low, high = number(min(values)), number(max(values))
     return low if low == high else f"{low} to {high}"

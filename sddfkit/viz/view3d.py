@@ -76,7 +76,7 @@ everything else in this report is complete.</p>
 <button type="button" id="viewer-next" aria-label="next structure">Next →</button>
 <span class="muted" id="viewer-position"></span>
 <span class="spacer"></span>
-<label><input type="checkbox" id="viewer-labels"> Element symbols</label>
+<label><input type="checkbox" id="viewer-labels"> Label heteroatoms</label>
 <label><input type="checkbox" id="viewer-spin"> Spin</label>
 <button type="button" id="viewer-reset">Reset view</button>
 </div>

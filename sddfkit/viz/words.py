@@ -8,16 +8,17 @@ PROGRAMS = {"pyscf": "PySCF", "psi4": "Psi4", "tblite": "tblite", "xtb": "xtb"}
 COUNTED = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Return `value` with `digits` significant digits; a dash for None, NaN and infinities.
+def number(value: float | None, digits: int | None = None) -> str:
+    """Return `value` with `digits` significant digits (three from 1 upwards, else two); a dash for None and NaN.
 
     >>> number(12.3456), number(0.04567), number(-3.0), number(12345.6), number(None)
-    ('12.3', '0.0457', '−3.00', '12\u202f346', '–')
+    ('12.3', '0.046', '−3.00', '12\u202f346', '–')
     """
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
         return "0"
+    digits = digits or (3 if abs(value) >= 1 else 2)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}".replace(",", "\u202f").replace("-", "−")
 
@@ -28,8 +29,16 @@ def count(n: int, noun: str, plural: str = "") -> str:
     >>> count(1, "conformer"), count(1200, "conformer"), count(0, "entry", "entries")
     ('1 conformer', '1\u202f200 conformers', '0 entries')
     """
-    word = noun if n == 1 else plural or noun + "s"
-    return f"{n:,} {word}".replace(",", "\u202f")
+    return f"{number_of(n)} {noun if n == 1 else plural or noun + 's'}"
+
+
+def number_of(n: int) -> str:
+    """Return an integer with thin spaces between thousands.
+
+    >>> number_of(12345)
+    '12\u202f345'
+    """
+    return f"{n:,}".replace(",", "\u202f")
 
 
 def spelled(n: int, noun: str) -> str:
@@ -44,8 +53,8 @@ def spelled(n: int, noun: str) -> str:
 def duration(seconds: float | None) -> str:
     """Return a wall time with the two largest units that matter.
 
-    >>> duration(0.4), duration(42), duration(123), duration(4321), duration(float("nan"))
-    ('0.4 s', '42 s', '2 min 3 s', '1 h 12 min', '–')
+    >>> duration(0.4), duration(42), duration(123), duration(4321), duration(7200), duration(float("nan"))
+    ('0.4 s', '42 s', '2 min 3 s', '1 h 12 min', '2 h', '–')
     """
     if seconds is None or not math.isfinite(seconds):
         return "–"
@@ -53,9 +62,8 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    parts = [(hours, "h"), (minutes, "min")] if hours else [(minutes, "min"), (rest, "s")]
+    return " ".join(f"{n} {unit}" for n, unit in parts if n)
 
 
 def level_of(level: dict[str, Any]) -> str:
@@ -74,6 +82,15 @@ def program_of(level: dict[str, Any]) -> str:
     """Return the program with its version, in its own spelling."""
     name = str(level["program"])
     return f"{PROGRAMS.get(name.lower(), name)} {level['version']}"
+
+
+def sentence(text: str) -> str:
+    """Return the text with a full stop, unless it ends with one.
+
+    >>> sentence("first that is installed"), sentence("Why not?")
+    ('first that is installed.', 'Why not?')
+    """
+    return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def listing(words: list[str]) -> str:

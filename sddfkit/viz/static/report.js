@@ -36,7 +36,7 @@
   const label = () => {
     viewer.removeAllLabels();
     if (symbols.checked) {
-      viewer.addPropertyLabels("elem", {}, {
+      viewer.addPropertyLabels("elem", { not: { elem: ["C", "H"] } }, {
         fontSize: 12, fontColor: "white", backgroundColor: "black", backgroundOpacity: 0.6,
         alignment: "center", inFront: true,
       });
