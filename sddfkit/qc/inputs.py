@@ -50,7 +50,7 @@ def atomic_input(
     Returns
     -------
     AtomicInput
-        QCSchema 2; the geometry is rounded to 1e-8 bohr.
+        QCSchema 2; QCElemental rounds the geometry to 1e-8 bohr, and components below 5e-7 bohr to zero.
 
     Raises
     ------

@@ -50,17 +50,13 @@ def find() -> Installation:
     Psi4NotUsableError
         If it is missing or broken.
     """
-    return _find(os.environ.get(ENVIRONMENT_VARIABLE, ""), os.environ.get("PATH", ""))
-
-
-@functools.lru_cache(maxsize=8)
-def _find(named_python: str, search_path: str) -> Installation:
-    found = _look(named_python, search_path)
+    found = _look(os.environ.get(ENVIRONMENT_VARIABLE, ""), os.environ.get("PATH", ""))
     if isinstance(found, str):
         raise Psi4NotUsableError(found)
     return found
 
 
+@functools.lru_cache(maxsize=8)
 def _look(named_python: str, search_path: str) -> Installation | str:
     if named_python:
         return _probe(named_python, "", f"{ENVIRONMENT_VARIABLE}={named_python}")
