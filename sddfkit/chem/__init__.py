@@ -34,6 +34,7 @@ from sddfkit.chem.molecules import (
     molecule_id,
     molecules_from_smiles,
 )
+from sddfkit.chem.rmsd import conformer_rmsd_matrix, prune_by_rmsd
 from sddfkit.chem.scaffolds import scaffold
 from sddfkit.chem.sources import Rejected, read_molecules, shipped
 
@@ -43,11 +44,13 @@ __all__ = [
     "MoleculeError",
     "Rejected",
     "charge_and_multiplicity",
+    "conformer_rmsd_matrix",
     "etkdg",
     "maccs",
     "molecule_id",
     "molecules_from_smiles",
     "morgan_tanimoto",
+    "prune_by_rmsd",
     "read_molecules",
     "scaffold",
     "shipped",

@@ -11,6 +11,7 @@ from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from sddfkit.chem.connectivity import connectivity_faults
 from sddfkit.chem.fragments import place_fragments
+from sddfkit.chem.rmsd import prune_by_rmsd
 
 FLAGS_PROPERTY = "sddfkit.flags"
 """Property of an RDKit conformer: what to know about it before use, joined by "; "."""
@@ -72,7 +73,7 @@ def etkdg(
     mmff : relax with MMFF94 as implemented in RDKit (Tosco et al., J. Cheminform. 2014, 6, 37,
         doi:10.1186/s13321-014-0037-3). Molecules without parameters, minimisations that do not converge and bonds
         that changed are flagged
-    prune_rmsd : drop a conformer whose exact symmetry-corrected RMSD after superposition to an earlier one is at most
+    prune_rmsd : drop a conformer whose exact symmetry-corrected RMSD after superposition to an earlier one is below
         this, Å; None keeps all
     prune_hydrogens : whether hydrogens count in that RMSD
     max_attempts : per conformer; 0 is RDKit's rule, ten per atom
@@ -166,9 +167,8 @@ def _faults(conformer: Chem.Conformer) -> list[str]:
 
 def _prune(mol: Chem.Mol, threshold: float, hydrogens: bool) -> int:
     """Remove near-duplicates in place; how many."""
-    from sddfkit.chem.rmsd import prune_by_rmsd
-
-    kept = set(prune_by_rmsd(mol, threshold, hydrogens=hydrogens, align=True))
+    compare_hydrogens = hydrogens or mol.GetNumHeavyAtoms() == 0
+    kept = set(prune_by_rmsd(mol, threshold, hydrogens=compare_hydrogens, align=True))
     dropped = [conformer.GetId() for conformer in mol.GetConformers() if conformer.GetId() not in kept]
     for identifier in dropped:
         mol.RemoveConformer(identifier)

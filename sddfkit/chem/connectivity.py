@@ -31,8 +31,8 @@ def connectivity_faults(atomic_numbers: ArrayLike, positions: ArrayLike, bonds: 
     --------
     >>> connectivity_faults([1, 1], [[0, 0, 0], [0, 0, 0.74]], [[0, 1, 0]])
     []
-    >>> connectivity_faults([1, 1], [[0, 0, 0], [0, 0, 0.74]], [])
-    ['H0 and H1 are 0.74 Å apart, 1.2 times the sum of covalent radii, but not bonded']
+    >>> connectivity_faults([1, 1], [[0, 0, 0], [0, 0, 0.7]], [])
+    ['H0 and H1 are 0.70 Å apart, 1.1 times the sum of covalent radii, but not bonded']
     """
     numbers = np.asarray(atomic_numbers, dtype=int)
     table = np.asarray(bonds, dtype=int)

@@ -1,6 +1,6 @@
 """Reference energies: what each element contributes to a total energy, removed before a net sees it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ def fit_reference_energies(
     labelled = [record for record in records if record.energy is not None]
     if not labelled:
         raise ReferenceError_(f"none of the {len(records)} records has an energy; label training records first")
-    counts, elements = element_counts(labelled, isolated_atoms)
+    counts, elements = element_counts(labelled)
     energies = np.array([record.energy for record in labelled], dtype=np.float64)
     broken = [record.record_id for record, energy in zip(labelled, energies, strict=True) if not np.isfinite(energy)]
     if broken:
@@ -102,13 +102,14 @@ def fit_reference_energies(
     target = np.concatenate([energies - counts @ start, np.zeros(len(penalty))])
     _check_determined(design, elements)
     shift = np.linalg.lstsq(design, target, rcond=None)[0]
-    fitted = dict(zip(elements, (start + shift).tolist(), strict=True))
+    fitted = {int(z): float(e) for z, e in isolated_atoms.items()}  # what no label contains stays there
+    fitted |= dict(zip(elements, (start + shift).tolist(), strict=True))
     return ReferenceEnergies(fitted, f"ridge {ridge:g} of {len(labelled)} labels towards isolated atoms")
 
 
-def element_counts(records: Sequence[Record], also: Iterable[int] = ()) -> tuple[NDArray[np.float64], list[int]]:
+def element_counts(records: Sequence[Record]) -> tuple[NDArray[np.float64], list[int]]:
     """Counts (m, e) of each element in each record, and the e atomic numbers in ascending order."""
-    elements = sorted({int(z) for record in records for z in record.atomic_numbers} | {int(z) for z in also})
+    elements = sorted({int(z) for record in records for z in record.atomic_numbers})
     return np.array([[np.sum(r.atomic_numbers == z) for z in elements] for r in records], dtype=np.float64), elements
 
 

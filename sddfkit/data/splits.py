@@ -43,7 +43,7 @@ def strict_scaffold_split(
     Groups are dealt out largest first, each to the fold that lacks most molecules to its target, ties by `rng`. Then
     validation and test molecules whose Tanimoto similarity (Morgan, radius 2, 2048 bits; of the scaffold, or of the
     whole molecule if it has no ring) to any training molecule exceeds `similarity` go to the fold "excluded" with
-    that neighbour named. Of several such draws the one that drops fewest molecules stands. The order of `molecules`
+    that neighbour named. Of several such deals the one that drops fewest molecules stands. The order of `molecules`
     does not matter.
 
     Parameters
@@ -52,7 +52,7 @@ def strict_scaffold_split(
     fractions : fold → share of the molecules, summing to 1; train 0.7, validation 0.15, test 0.15 if None
     rng : breaks ties between groups of equal size and between folds
     similarity : Tanimoto threshold, from 0 to 1
-    draws : how many deals to try
+    draws : how many deals that leave no fold empty to choose from; ten times as many are tried
 
     Returns
     -------
@@ -63,7 +63,7 @@ def strict_scaffold_split(
     Raises
     ------
     SplitError
-        Fewer groups than folds, or a fold that the similarity filter empties in every draw.
+        Fewer groups than folds, or a fold that the similarity filter empties in every deal.
     """
     shares = _checked(fractions or {"train": 0.7, "validation": 0.15, "test": 0.15}, similarity, draws)
     scaffolds = {name: scaffold(molecules[name]) for name in sorted(molecules)}
@@ -74,20 +74,23 @@ def strict_scaffold_split(
             f"{len(shares)} folds need at least {len(shares)}: add molecules with other scaffolds"
         )
     neighbours = _Neighbours({name: _compared(molecules[name], key) for name, key in scaffolds.items()}, similarity)
-    best: tuple[dict[str, str], dict[str, str]] | None = None
-    for _ in range(draws):
+    complete: list[tuple[dict[str, str], dict[str, str]]] = []
+    for _ in range(10 * draws):
         fold_of_group = _deal(sizes, shares, rng)
         folds = {name: fold_of_group[key] for name, key in scaffolds.items()}
         reasons = neighbours.too_similar(folds)
         folds |= dict.fromkeys(reasons, EXCLUDED)
-        if set(folds.values()) >= set(shares) and (best is None or len(reasons) < len(best[1])):
-            best = folds, reasons
-    if best is None:
+        if set(folds.values()) >= set(shares):
+            complete.append((folds, reasons))
+        if len(complete) == draws:
+            break
+    if not complete:
         raise SplitError(
-            f"in each of {draws} draws a fold is empty after dropping molecules more than {similarity:g} similar to "
-            "training molecules: add more diverse molecules or raise `similarity`"
+            f"in each of {10 * draws} deals a fold is empty after dropping molecules more than {similarity:g} similar "
+            "to training molecules: add more diverse molecules or raise `similarity`"
         )
-    return _table(scaffolds, *best, similarity)
+    folds, reasons = min(complete, key=lambda deal: len(deal[1]))
+    return _table(scaffolds, folds, reasons, similarity)
 
 
 def split_hash(table: pa.Table) -> str:

@@ -40,6 +40,7 @@ def test_pruning_can_be_left_out_and_may_ignore_hydrogens():
     assert everything.kept == 6
     assert 1 < embed("CCO").kept < 6, "anti and gauche differ by their hydroxyl hydrogen"
     assert embed("CCO", prune_hydrogens=False).kept == 1, "three heavy atoms have one shape"
+    assert embed("[H][H]", prune_hydrogens=False).kept == 1, "hydrogen has nothing else to compare"
 
 
 def test_the_generator_decides():
