@@ -6,7 +6,6 @@ from collections.abc import Callable
 from rdkit import rdBase
 
 
-
 class _Lines(logging.Handler):
     """Collects (level, text) of each message."""
 
