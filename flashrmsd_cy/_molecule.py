@@ -137,9 +137,7 @@ def _checked_bonds(bonds: ArrayLike, bond_types: ArrayLike | None, n: int) -> li
     if len(pairs) == 0 and types.size == 0:
         return []
     if types.shape != (len(pairs),) or not np.issubdtype(types.dtype, np.integer):
-        raise RMSDError(
-            f"bond_types has shape {types.shape} and type {types.dtype}, expected ({len(pairs)},) integers, one per bond"
-        )
+        raise RMSDError(f"bond_types has shape {types.shape} and type {types.dtype}, expected ({len(pairs)},) integers")
     checked, seen = [], set()
     for (i, j), label in zip(pairs.tolist(), types.tolist(), strict=True):
         if not (0 <= i < n and 0 <= j < n):

@@ -53,6 +53,15 @@ class Node:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """Pieces of a (rows) and of b (columns) that hang on the same mapped atoms and are isomorphic to each other."""
+
+    anchors: Pairs
+    rows: list[frozenset[int]]
+    columns: list[frozenset[int]]
+
+
 @dataclass(slots=True)
 class Planner:
     """Builds the nodes, children before parents; ``nodes[-1]`` is the root."""
@@ -147,38 +156,41 @@ class Planner:
         pairs: Pairs,
     ) -> Branch | None:
         image = image | dict(pairs)
-        pieces_a = components(self.a.adjacency, a.difference(i for i, _ in pairs))
-        pieces_b = components(self.b.adjacency, b.difference(j for _, j in pairs))
         targets = set(image.values())
         waiting: dict[tuple, list[frozenset[int]]] = {}
-        for piece in pieces_b:
-            around = frozenset(x for atom in piece for x in self.b.adjacency[atom] if x in targets)
-            waiting.setdefault((around, _histogram(piece, colours[1])), []).append(piece)
-        groups = []
-        families: list[tuple[Pairs, list[frozenset[int]], list[frozenset[int]], list[int]]] = []
-        for piece in pieces_a:
-            hangs_on = {x for atom in piece for x in self.a.adjacency[atom] if x in image}
-            anchors = tuple(sorted((x, image[x]) for x in hangs_on))
-            candidates = waiting.get((frozenset(j for _, j in anchors), _histogram(piece, colours[0])), [])
-            family = next(
-                (f for f in families if f[0] == anchors and self._solve(piece, f[2][0], anchors) != NOTHING), None
-            )
-            if family is None:
-                alike = [c for c in candidates if self._solve(piece, c, anchors) != NOTHING]
-                if not alike:
-                    return None
-                families.append((anchors, [piece], alike, []))
-            else:
-                family[1].append(piece)
-        for anchors, rows, columns, _ in families:
-            if len(rows) != len(columns):
+        for piece in components(self.b.adjacency, b.difference(j for _, j in pairs)):
+            hangs_on = frozenset(x for atom in piece for x in self.b.adjacency[atom] if x in targets)
+            waiting.setdefault((hangs_on, _histogram(piece, colours[1])), []).append(piece)
+        families: list[_Family] = []
+        for piece in components(self.a.adjacency, a.difference(i for i, _ in pairs)):
+            around = {x for atom in piece for x in self.a.adjacency[atom] if x in image}
+            anchors = tuple(sorted((x, image[x]) for x in around))
+            kind = (frozenset(j for _, j in anchors), _histogram(piece, colours[0]))
+            if not self._join(piece, anchors, waiting.get(kind, []), families):
                 return None
-            if self.first_only:
-                groups += [Group(1, (self._solve(r, c, anchors),), r, c) for r, c in zip(rows, columns, strict=True)]
-                continue
-            nodes = tuple(self._solve(r, c, anchors) for r in rows for c in columns)
-            groups.append(Group(len(rows), nodes, frozenset().union(*rows), frozenset().union(*columns)))
-        return Branch(pairs, tuple(groups))
+        if any(len(family.rows) != len(family.columns) for family in families):
+            return None
+        return Branch(pairs, tuple(group for family in families for group in self._groups(family)))
+
+    def _join(
+        self, piece: frozenset[int], anchors: Pairs, candidates: list[frozenset[int]], families: list[_Family]
+    ) -> bool:
+        """Add a piece of a to the family whose places it can take, or found one; False if it fits nowhere."""
+        for family in families:
+            if family.anchors == anchors and self._solve(piece, family.columns[0], anchors) != NOTHING:
+                family.rows.append(piece)
+                return True
+        columns = [candidate for candidate in candidates if self._solve(piece, candidate, anchors) != NOTHING]
+        if columns:
+            families.append(_Family(anchors, [piece], columns))
+        return bool(columns)
+
+    def _groups(self, family: _Family) -> list[Group]:
+        rows, columns, anchors = family.rows, family.columns, family.anchors
+        if self.first_only:
+            return [Group(1, (self._solve(r, c, anchors),), r, c) for r, c in zip(rows, columns, strict=True)]
+        nodes = tuple(self._solve(r, c, anchors) for r in rows for c in columns)
+        return [Group(len(rows), nodes, frozenset().union(*rows), frozenset().union(*columns))]
 
     def _store(self, a: frozenset[int], b: frozenset[int], branches: tuple[Branch, ...]) -> int:
         # Pieces of one group are isomorphic to each other, so a group has k! arrangements times the ways on a diagonal.

@@ -20,6 +20,12 @@ cdef enum:
 cdef double ANGLE_FLOOR = 3e-8
 cdef double WIDE = 0.75         # cells with a larger radius are split without asking what could be gained in them
 
+cdef struct Placement:          # where b is put on a
+    double[4] q
+    double[3] centre_a
+    double[3] centre_b
+    double squares              # Σ |a|² + Σ |b|² about the centroids
+
 cdef struct Cell:
     double bound                # no mapping and no rotation of this cell gives a larger Σ a·U b
     double half                 # half the side of the cube
@@ -753,14 +759,13 @@ cdef class Search:
                 total += out[i, e] * out[i, e]
         return total
 
-    cdef double _fit(self, const double[:, ::1] a, const double[:, ::1] b, double *q, double *ca, double *cb,
-                     double *ga) noexcept nogil:
-        """Least Σ |a_i − U b_π(i)|²; OUT best_map, q, the centroids of a and b, and Σ |a|² + Σ |b|²."""
+    cdef double _fit(self, const double[:, ::1] a, const double[:, ::1] b, Placement *at, bint whole) noexcept nogil:
+        """Least Σ |a_i − U b_π(i)|² in Å²; OUT best_map, the centroids, and the rotation if it is asked for (`whole`)."""
         cdef double c[9]
         cdef double total
         cdef Py_ssize_t i
-        ga[0] = self._centre(a, self.a, ca) + self._centre(b, self.b, cb)
-        self.ceiling = ga[0] / 2
+        at.squares = self._centre(a, self.a, at.centre_a) + self._centre(b, self.b, at.centre_b)
+        self.ceiling = at.squares / 2
         self.upper = self.ceiling
         self.goal = INFINITY if self.within_square < 0 else self.ceiling - self.within_square / 2
         self.best = -INFINITY
@@ -769,13 +774,17 @@ cdef class Search:
         if self.has_blocks and self.n_blocks == 0:
             for i in range(self.n):
                 self.best_map[self.fixed_i[i]] = self.fixed_j[i]
+            self._covariance(self.best_map, c)
+            self.best = largest(c, self.ceiling)
         else:
             self._search_maps()
-        self._covariance(self.best_map, c)
-        self.best = eigen(c, q)
-        total = ga[0] - 2 * self.best
-        # The difference of large numbers has lost its digits when the fit is nearly perfect: sum the residuals instead.
-        return total if total > 1e-4 * ga[0] else self._residual(q)
+        total = at.squares - 2 * self.best
+        if whole or total <= 1e-4 * at.squares:
+            self._covariance(self.best_map, c)
+            eigen(c, at.q)
+            # The difference of large numbers loses its digits as the fit gets better: sum the residuals instead.
+            total = self._residual(at.q)
+        return total
 
     cdef void _search_maps(self) noexcept nogil:
         cdef double q[4]
@@ -828,25 +837,23 @@ cdef class Search:
 
         OUT mapping (n,), rotation (3, 3), translation (3,). Returns (sum, lower bound of the sum, whether proved).
         """
-        cdef double q[4]
+        cdef Placement at
         cdef double u[9]
-        cdef double ca[3]
-        cdef double cb[3]
-        cdef double total, ga
+        cdef double total
         cdef int x, y
         self._limits(step_limit, deadline)
         with nogil:
-            total = self._fit(a, b, q, ca, cb, &ga)
-            rotation_of(q, u)
+            total = self._fit(a, b, &at, True)
+            rotation_of(at.q, u)
             for x in range(3):
-                translation[x] = ca[x]
+                translation[x] = at.centre_a[x]
                 for y in range(3):
                     rotation[x, y] = u[3 * x + y]
-                    translation[x] -= u[3 * x + y] * cb[y]
+                    translation[x] -= u[3 * x + y] * at.centre_b[y]
             mapping[:] = self.best_map
         if self.pending is not None:
             raise self.pending
-        lower = max(0.0, ga - 2 * self.upper) if self.stopped else total
+        lower = max(0.0, at.squares - 2 * self.upper) if self.stopped else total
         return total, min(lower, total), not self.stopped
 
     def fit_row(self, const double[:, :, ::1] positions, Py_ssize_t row, double[::1] out, step_limit=None,
@@ -855,15 +862,12 @@ cdef class Search:
 
         Returns the first conformer whose pair was stopped by a limit, or -1.
         """
-        cdef double q[4]
-        cdef double ca[3]
-        cdef double cb[3]
-        cdef double ga
+        cdef Placement at
         cdef Py_ssize_t other, stopped = -1
         self._limits(step_limit, deadline)
         with nogil:
             for other in range(row):
-                out[other] = sqrt(self._fit(positions[row], positions[other], q, ca, cb, &ga) / self.n)
+                out[other] = sqrt(self._fit(positions[row], positions[other], &at, False) / self.n)
                 if self.stopped:
                     stopped = other
                     break
@@ -879,10 +883,8 @@ cdef class Search:
         Returns (that conformer or -1, whether every comparison was finished). The search of a pair ends as soon as
         the question is settled, long before the RMSD itself is known.
         """
-        cdef double q[4]
-        cdef double ca[3]
-        cdef double cb[3]
-        cdef double ga, total
+        cdef Placement at
+        cdef double total
         cdef Py_ssize_t x, other, found = -1
         self._limits(None, deadline)
         self.within_square = threshold * threshold * self.n
@@ -891,7 +893,7 @@ cdef class Search:
             for x in range(kept.shape[0]):
                 other = kept[x]
                 if align:
-                    total = self._fit(positions[row], positions[other], q, ca, cb, &ga)
+                    total = self._fit(positions[row], positions[other], &at, False)
                 else:
                     total = self._in_place(positions[row], positions[other])
                 if total < self.within_square:

@@ -1,0 +1,75 @@
+"""The slow, obvious way: list every mapping by backtracking, fit each one by singular values, take the least.
+
+This is the oracle of the tests and a text for readers. It shares no code with the fast search and is of use for small
+molecules only.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Bonds = Sequence[tuple[int, int]]
+
+
+def all_mappings(
+    labels_a: Sequence[object], bonds_a: Bonds, labels_b: Sequence[object], bonds_b: Bonds
+) -> Iterator[list[int]]:
+    """Every one-to-one assignment of atoms that keeps labels and bonds: ``mapping[i]`` is the atom of b for atom i."""
+    joined_a = {frozenset(bond) for bond in bonds_a}
+    joined_b = {frozenset(bond) for bond in bonds_b}
+    if len(labels_a) != len(labels_b) or len(joined_a) != len(joined_b):
+        return
+
+    def extend(mapping: list[int]) -> Iterator[list[int]]:
+        i = len(mapping)
+        if i == len(labels_a):
+            yield list(mapping)
+            return
+        for j in range(len(labels_b)):
+            if j in mapping or labels_a[i] != labels_b[j]:
+                continue
+            if all(
+                (frozenset((i, k)) in joined_a) == (frozenset((j, mapping[k])) in joined_b) for k in range(len(mapping))
+            ):
+                yield from extend([*mapping, j])
+
+    yield from extend([])
+
+
+def kabsch(a: Float, b: Float) -> tuple[float, Float, Float]:
+    """Least RMSD (Å) of b on a with U (3, 3), det U = +1, and t (3,): ``a ≈ b @ U.T + t``.
+
+    Kabsch, Acta Cryst. A32, 922 (1976), doi:10.1107/S0567739476001873.
+    """
+    centre_a, centre_b = a.mean(axis=0), b.mean(axis=0)
+    left, _, right = np.linalg.svd((a - centre_a).T @ (b - centre_b))
+    handedness = np.sign(np.linalg.det(left @ right))
+    rotation = left @ np.diag([1.0, 1.0, handedness]) @ right
+    translation = centre_a - rotation @ centre_b
+    return in_place(a, b @ rotation.T + translation), rotation, translation
+
+
+def in_place(a: Float, b: Float) -> float:
+    """RMSD (Å) atom by atom."""
+    return float(np.sqrt(((a - b) ** 2).sum() / len(a)))
+
+
+def brute_force(
+    a: Float,
+    b: Float,
+    labels_a: Sequence[object],
+    bonds_a: Bonds,
+    labels_b: Sequence[object],
+    bonds_b: Bonds,
+    *,
+    align: bool,
+) -> tuple[float, int]:
+    """Symmetry-corrected RMSD (Å) and the number of mappings; infinite and 0 if the graphs differ."""
+    least, count = np.inf, 0
+    for mapping in all_mappings(labels_a, bonds_a, labels_b, bonds_b):
+        count += 1
+        moved = b[mapping]
+        least = min(least, kabsch(a, moved)[0] if align else in_place(a, moved))
+    return least, count
