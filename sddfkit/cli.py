@@ -105,7 +105,7 @@ def run_job(cfg: "DictConfig") -> None:
 def _quiet() -> None:
     """Keep other libraries' chatter off the screen; our own warnings stay."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     for name in ("mlflow", "alembic", "pytorch_lightning", "lightning_fabric", "ipyparallel", "rdkit"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

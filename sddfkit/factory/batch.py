@@ -231,7 +231,8 @@ def ingest(store: Store, key: str, outcome: dict[str, Any], spooled: Path | None
 
 
 _ATTEMPT_FIELDS = (
-    "host", "pid", "started", "finished", "wall_s", "cpu_s", "peak_rss_mib", "error_class", "error_message", "output_tail",
+    "host", "pid", "started", "finished", "wall_s", "cpu_s", "peak_rss_mib",
+    "error_class", "error_message", "output_tail",
 )  # fmt: skip
 
 

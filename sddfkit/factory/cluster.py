@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +38,7 @@ class Cluster:
     engines
         Number of engines.
     launcher
-        Name of an ipyparallel launcher: ``local``, ``ssh``, ``slurm``, ``mpi``, ``pbs``, ``sge``, ``lsf``, ``htcondor``.
+        An ipyparallel launcher: ``local``, ``ssh``, ``slurm``, ``mpi``, ``pbs``, ``sge``, ``lsf``, ``htcondor``.
     start_timeout_s
         How long the engines may take to register.
 
@@ -77,8 +77,14 @@ class Cluster:
         assert self._client is not None
         return self._client.load_balanced_view().executor, len(self._client)
 
+    def engine_pids(self) -> list[int]:
+        """Return the process ids of the engines on this machine's side of the connection."""
+        assert self._client is not None
+        return list(self._client[:].apply_sync(os.getpid))
+
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        before = {process.pid for process in psutil.Process().children(recursive=True)}
         with _environment(self.folder):
             self._cluster = ipp.Cluster(
                 n=self.engines,
@@ -91,7 +97,7 @@ class Cluster:
             )
             try:
                 self._cluster.start_cluster_sync()
-                write_processes(self._record)
+                write_processes(self._record, before)
                 self._client = self._cluster.connect_client_sync()
                 self._client.wait_for_engines(self.engines, timeout=self.start_timeout_s, interactive=False)
             except (TimeoutError, ipp.error.TimeoutError, OSError) as error:
@@ -100,7 +106,7 @@ class Cluster:
                     f"{self.engines} engines by the launcher {self.launcher!r} did not register within "
                     f"{self.start_timeout_s:g} s ({error}): its log is under {self.folder}"
                 ) from error
-        write_processes(self._record)
+        write_processes(self._record, before)
 
     def stop(self) -> None:
         """End the cluster with all its processes; safe to call twice."""
@@ -114,12 +120,16 @@ class Cluster:
         end_recorded(self._record)
 
 
-def write_processes(path: Path) -> None:
-    """Write down the processes that this one has started, with their start times, for :func:`end_recorded`."""
+def write_processes(path: Path, others: Container[int]) -> None:
+    """Write down the processes that this one has started, but for `others`, with their start times.
+
+    :func:`end_recorded` ends them.
+    """
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            found.append({"pid": process.pid, "started": process.create_time()})
+            if process.pid not in others:
+                found.append({"pid": process.pid, "started": process.create_time()})
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(found))
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""From records to calculations: what is to be computed, under which key, and what is refused before any time is spent."""
+"""From records to calculations: what is to be computed, under which key, and what is refused before it starts."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol

@@ -291,12 +291,12 @@ class _Run:
         return rounds
 
     def one_round(self, number: int) -> dict[str, Any]:
-        """Train on what is labelled, judge on the test fold, and ask for the next labels unless it is the last round."""
+        """Train on what is labelled, judge on the test fold, and ask for the next labels, but in the last round."""
         failed_before = len(self.labeller.labels.failed)
         train = self.labels(self.asked)
         validation, test = self.labels(self.validation), self.labels(self.test)
-        for fold, rows in (("training", train), ("validation", validation), ("test", test)):
-            if len(rows) < 2:
+        for fold, rows, least in (("training", train, 2), ("validation", validation, 1), ("test", test, 1)):
+            if len(rows) < least:
                 raise ValueError(
                     f"only {len(rows)} {fold} conformers have labels, too few to go on: "
                     f"{len(self.labeller.labels.failed)} calculations failed"

@@ -19,7 +19,7 @@ from sddfkit.factory.jobs import Calculation, plan_atoms
 from sddfkit.qc.levels import ChosenProgram, Level
 from sddfkit.workflows.console import progress, say
 
-Embed = Callable[[Chem.Mol, np.random.Generator], Conformers]
+Embed = Callable[..., Conformers]  # (mol, *, rng)
 OpenStore = Callable[[], Store]
 
 
@@ -105,7 +105,7 @@ def make_conformers(molecules: Mapping[str, Chem.Mol], embed: Embed, seed: int) 
     records: list[Record] = []
     rows: list[dict[str, Any]] = []
     for identity, mol in progress("conformers")(sorted(molecules.items()), len(molecules)):
-        found = embed(mol, generator(seed, "conformers", identity))
+        found = embed(mol, rng=generator(seed, "conformers", identity))
         name = mol.GetProp("_Name") if mol.HasProp("_Name") else identity
         rows.append(
             {

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from sddfkit.data.records import Record, check_one_level, from_records
 from sddfkit.data.references import ReferenceEnergies
 from sddfkit.models.ensemble import Ensemble
+from sddfkit.models.graphs import graph, graph_stats
 from sddfkit.training.fit import fit_member
 from sddfkit.workflows.console import progress
 
@@ -34,7 +36,7 @@ class Recipe:
     models
         Member name to the configuration of its network (``_target_`` and arguments).
     trainer
-        ``module``, ``trainer`` and ``threads`` of :func:`sddfkit.training.fit.fit_member`.
+        Settings of :func:`sddfkit.training.fit.fit_member`: those of its ``trainer``, with ``module`` and ``threads``.
     cache
         Folder where finished members are kept by the hash of everything that decides them.
     tracking
@@ -89,29 +91,36 @@ def member_jobs(
     references: ReferenceEnergies,
     *,
     seed: int,
-    track: bool = True,
+    held_out: Sequence[Record] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the job of :func:`~sddfkit.training.fit.fit_member` for each network of a recipe, by name.
 
-    A job's folder is named after all that decides its weights, so what was trained before is found again.
+    A job's folder is named after all that decides its weights, so what was trained before is found again. Where
+    `held_out` rows are to be predicted, the networks learn which elements those have (not what they are worth), and
+    the job is not tracked.
     """
     check_one_level(from_records([*train, *validation]))
     train_file, validation_file = (_data_file(recipe.cache, rows) for rows in (train, validation))
     jobs = {}
     for name, net in recipe.models.items():
+        stats = None
+        if held_out is not None:
+            stats = graph_stats([graph(record, float(net["cutoff"])) for record in [*train, *held_out]]).to_dict()
         job: dict[str, Any] = {
             "name": name,
             "net": dict(net),
-            **recipe.trainer,
+            "module": recipe.trainer["module"],
+            "trainer": {key: value for key, value in recipe.trainer.items() if key not in ("module", "threads")},
+            "threads": recipe.trainer["threads"],
             "train_records": str(train_file),
             "validation_records": str(validation_file),
             "references": references.to_dict(),
-            "stats": None,
+            "stats": stats,
             "seed": seed,
         }
         job["folder"] = str(recipe.cache / f"{name}-{_hash(job)}")
         job["mlflow"] = None
-        if track and recipe.tracking:
+        if held_out is None and recipe.tracking:
             run_name = "-".join([*(f"{key}-{value}" for key, value in recipe.tags.items()), name])
             job["mlflow"] = {**recipe.tracking, "run_name": run_name, "tags": {**recipe.tags, "member": name}}
         jobs[name] = job
@@ -162,14 +171,14 @@ def out_of_fold_errors(
     for held_out in range(folds):
         rest = [record for record, f in zip(labelled, fold, strict=True) if f != held_out]
         unseen = [record for record, f in zip(labelled, fold, strict=True) if f == held_out]
-        for name, job in member_jobs(recipe, rest, unseen, references, seed=seed, track=False).items():
+        for name, job in member_jobs(recipe, rest, unseen, references, seed=seed, held_out=unseen).items():
             jobs[f"{name}/{held_out}"] = job
     _run(trainers, jobs, description)
     errors = np.empty((len(recipe.models), len(labelled)))
     truth = np.array([record.energy for record in labelled], dtype=np.float64)
     atoms = np.array([len(record.atomic_numbers) for record in labelled])
     for held_out in range(folds):
-        rows = np.flatnonzero(fold == held_out)
+        rows = np.flatnonzero(fold == held_out).tolist()
         ensemble = Ensemble.from_members([jobs[f"{name}/{held_out}"]["folder"] for name in recipe.models])
         predicted = ensemble.predict([labelled[i] for i in rows], forces=False)
         errors[:, rows] = np.abs(predicted.member_energies - truth[rows]) / atoms[rows]
@@ -214,6 +223,7 @@ def _hash(content: Any) -> str:
 def _end_with(parent: int) -> None:
     """Make this process end with its parent, and leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", message=".*treespec.*")  # between Lightning and torch, nothing for a user
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
