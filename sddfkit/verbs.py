@@ -17,8 +17,8 @@ def prepare_folder(cfg: DictConfig, folder: str | Path) -> Path:
     return path
 
 
-def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> Path:
-    """Run active learning as configured and return the path of the report.
+def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
+    """Run active learning as configured; return a line that names the report.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> Path:
     settings = plain(cfg)
     molecules: dict[str, Any] = settings["molecules"]
     root = Path(settings["paths"]["root"])
-    return active_learning(
+    report = active_learning(
         molecules=molecules,
         embed=instantiate(cfg.conformers),
         level=instantiate(cfg.level, _convert_="all"),
@@ -57,3 +57,46 @@ def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> Path:
         command=command,
         config=settings,
     )
+    return f"report: {report}"
+
+
+def label(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
+    """Label molecules as configured; return a line that names the snapshot."""
+    from sddfkit.workflows.label import label_molecules
+
+    del command
+    absolute_root(cfg)
+    path = prepare_folder(cfg, folder)
+    settings = plain(cfg)
+    snapshot = label_molecules(
+        molecules=settings["molecules"],
+        embed=instantiate(cfg.conformers),
+        level=instantiate(cfg.level, _convert_="all"),
+        open_store=instantiate(cfg.store),
+        open_cluster=instantiate(cfg.cluster),
+        folder=path,
+        seed=settings["seed"],
+    )
+    return f"snapshot: {snapshot}"
+
+
+def train(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
+    """Train an ensemble as configured; return a line that names its folder."""
+    from sddfkit.workflows.train import train_from_snapshot
+
+    del command
+    absolute_root(cfg)
+    path = prepare_folder(cfg, folder)
+    settings = plain(cfg)
+    ensemble = train_from_snapshot(
+        snapshot=Path(settings["data"]),
+        split=instantiate(cfg.split, _convert_="all"),
+        models=settings["model"],
+        trainer=settings["trainer"],
+        tracking=settings["logger"],
+        root=Path(settings["paths"]["root"]),
+        folder=path,
+        seed=settings["seed"],
+        config=settings,
+    )
+    return f"ensemble: {ensemble}"

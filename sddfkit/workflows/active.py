@@ -13,23 +13,24 @@ from rdkit import Chem
 
 from sddfkit.active import Pool, Strategy
 from sddfkit.chem.fingerprints import maccs
-from sddfkit.data.records import Record, from_records
+from sddfkit.data.records import Record
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
-from sddfkit.data.snapshots import write_snapshot
 from sddfkit.data.splits import assert_no_leak, fold_of, split_hash
 from sddfkit.factory import Cluster, Store
 from sddfkit.models.ensemble import Ensemble, EnsemblePrediction
 from sddfkit.qc.levels import Level
 from sddfkit.training.parent_run import ParentRun
 from sddfkit.viz.report import write_report
-from sddfkit.workflows.console import Stopwatch, say, show_table
-from sddfkit.workflows.evaluate import evaluate
+from sddfkit.workflows.console import Stopwatch, say
+from sddfkit.workflows.evaluate import evaluate, show_metrics
 from sddfkit.workflows.label import (
     Embed,
     Labeller,
+    choose_program,
     generator,
     load_molecules,
     make_conformers,
+    save_snapshot,
 )
 from sddfkit.workflows.summary import chosen_rows, molblocks, prediction_rows, report_document
 from sddfkit.workflows.train import Recipe, Trainers, out_of_fold_errors, train_ensemble
@@ -202,8 +203,7 @@ def active_learning(
     """
     say(f"everything is kept under {root}\nthis run: {folder}")
     watch = Stopwatch()
-    chosen_program = level.choose()
-    say(f"level of theory: {level.name} by {chosen_program.program} {chosen_program.version} ({chosen_program.why})")
+    chosen_program = choose_program(level)
     with watch.stage("molecules and conformers"):
         read = load_molecules(**molecules)
         conformers = make_conformers(read.molecules, embed, seed)
@@ -236,7 +236,7 @@ def active_learning(
                 watch=watch,
             )
             run.ensemble.save(folder / "ensemble")
-            write_snapshot(from_records(run.labels(conformers.records)), folder / "snapshot")
+            save_snapshot(labeller.labels, folder / "snapshot")
             report = write_report(document, molblocks(document, labeller.labels.records), folder)
             parent.finish(document, [report, report.with_suffix(".json")])
     shutil.rmtree(folder / "cluster", ignore_errors=True)
@@ -287,7 +287,7 @@ class _Run:
         with self.watch.stage("DFT: seed, validation and test"):
             self.labeller.label([*self.test, *self.validation, *self.asked], "labels for the start")
         rounds = [self.one_round(number) for number in range(self.loop.rounds + 1)]
-        self.show(rounds)
+        show_metrics(rounds)
         return rounds
 
     def one_round(self, number: int) -> dict[str, Any]:
@@ -326,7 +326,7 @@ class _Run:
             row["n_failed"] = len(self.labeller.labels.failed) - failed_before
         row["wall_s"] = sum(self.watch.seconds.values())
         self.parent.log_round(row, summaries)
-        self.show([row])
+        show_metrics([row])
         return row
 
     def ask(self, number: int, train: Sequence[Record]) -> list[dict[str, Any]]:
@@ -342,7 +342,7 @@ class _Run:
             scores = strategy.scores(pool) if len(pool) else None
             by_id = dict(zip(pool.record_ids, scores, strict=True)) if scores is not None else {}
         records = {record.record_id: record for record in left}
-        chosen = [records[record_id] for record_id in ids]
+        chosen = [records[record_id]._replace(al_round=number) for record_id in ids]
         expected = self.ensemble.predict(chosen, forces=False).energy if chosen else np.empty(0)
         with self.watch.stage("DFT: rounds of active learning"):
             self.labeller.label(chosen, f"labels for round {number + 1}")
@@ -364,26 +364,6 @@ class _Run:
             [record.molecule_id for record in train],
             {"maccs": maccs([record.smiles for record in train]), "errors": errors},
         )
-
-    def show(self, rounds: Sequence[Mapping[str, Any]]) -> None:
-        """Print the summary table of rounds."""
-        columns = ["on the test fold", "labelled", "energy MAE kcal/mol", "energy MAE meV/atom", "force MAE kcal/mol/Å"]
-        lines = []
-        for row in rounds:
-            members = row["metrics"]["members"] if len(rounds) == 1 else {}
-            for who, found in {
-                "composition only": row["metrics"]["baseline"], **members, "ensemble": row["metrics"]["ensemble"],
-            }.items():  # fmt: skip
-                lines.append(
-                    [
-                        f"round {row['round']}  {who}",
-                        str(row["n_labelled_train"]),
-                        f"{found['energy_mae_kcal_mol']:.2f}",
-                        f"{found['energy_mae_mev_per_atom']:.1f}",
-                        f"{found['force_mae_kcal_mol_A']:.2f}",
-                    ]
-                )
-        show_table("all rounds" if len(rounds) > 1 else f"round {rounds[0]['round']}", columns, lines)
 
 
 def _point_latest(root: Path, folder: Path) -> None:

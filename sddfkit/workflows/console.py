@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -53,10 +54,10 @@ class Stopwatch:
 
 
 def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
+    """Print a table with all columns aligned to the right but those of words."""
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    for column in columns:
+        table.add_column(column, justify="left" if column.islower() and column != "labels" else "right")
     for row in rows:
         table.add_row(*row)
     Console(file=sys.stdout).print(table)

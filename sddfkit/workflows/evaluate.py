@@ -1,6 +1,6 @@
 """How good an ensemble is on labelled records: one set of numbers, in the units of a report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from sddfkit.data.records import Record
 from sddfkit.data.references import ReferenceEnergies
 from sddfkit.models.ensemble import EnsemblePrediction
 from sddfkit.units import EV_TO_KCAL_MOL
+from sddfkit.workflows.console import show_table
 
 
 def error_metrics(
@@ -63,3 +64,20 @@ def evaluate(
         },
         "baseline": error_metrics(composition, no_force, truth),
     }
+
+
+def show_metrics(rounds: Sequence[Mapping[str, Any]]) -> None:
+    """Print errors on the test fold: of every member for one round, of the ensemble for several."""
+    lines = []
+    for row in rounds:
+        metrics = row["metrics"]
+        found = {"composition": metrics["baseline"], **(metrics["members"] if len(rounds) == 1 else {})}
+        for who, errors in {**found, "ensemble": metrics["ensemble"]}.items():
+            columns = ("energy_mae_kcal_mol", "energy_mae_mev_per_atom", "force_mae_kcal_mol_A")
+            numbers = [f"{errors[name]:.2f}" for name in columns]
+            lines.append([str(row["round"]), who, str(row["n_labelled_train"]), *numbers])
+    show_table(
+        "mean absolute errors on the test fold",
+        ["round", "model", "labels", "E kcal/mol", "E meV/atom", "F kcal/mol/Å"],
+        lines,
+    )

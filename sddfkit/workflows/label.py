@@ -1,8 +1,10 @@
 """From a file of molecules to labelled records."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ from sddfkit import __version__
 from sddfkit.chem.conformers import Conformers
 from sddfkit.chem.molecules import molecule_id
 from sddfkit.chem.sources import Rejected, read_molecules
-from sddfkit.data.records import Record, conformer_records, to_records
+from sddfkit.data.quality import flag
+from sddfkit.data.records import Record, conformer_records, from_records, to_records
+from sddfkit.data.snapshots import read_snapshot, write_snapshot
 from sddfkit.factory import Batch, BatchOutcome, Cluster, Store, plan
 from sddfkit.factory.export import atom_energies, failures, labelled, record_document
 from sddfkit.factory.jobs import Calculation, plan_atoms
@@ -21,6 +25,8 @@ from sddfkit.workflows.console import progress, say
 
 Embed = Callable[..., Conformers]  # (mol, *, rng)
 OpenStore = Callable[[], Store]
+ISOLATED_ATOMS = "isolated_atoms.json"
+"""File beside a snapshot: energy in eV of the neutral ground-state atom, by atomic number."""
 
 
 @dataclass(frozen=True)
@@ -182,3 +188,62 @@ class Labeller:
             f"{description}: {outcome.known} known before, {outcome.computed} computed, "
             f"{outcome.failed + len(refusals)} failed"
         )
+
+
+def label_molecules(
+    *,
+    molecules: Mapping[str, Any],
+    embed: Embed,
+    level: Level,
+    open_store: OpenStore,
+    open_cluster: Callable[[Path], Cluster],
+    folder: Path,
+    seed: int,
+) -> Path:
+    """Label every conformer of every molecule and return the folder of the snapshot.
+
+    Failures are in the store, and named at the end; they never stop the rest.
+    """
+    chosen = choose_program(level)
+    read = load_molecules(**molecules)
+    conformers = make_conformers(read.molecules, embed, seed)
+    with open_cluster(folder / "cluster") as cluster:
+        labeller = Labeller(open_store, cluster, level, chosen, batch=folder.name)
+        labeller.label(conformers.records, "labels")
+    labels = labeller.labels
+    for row in labels.failed.values():
+        say(f"  failed: {row['label']}: {row['error_class']}: {row['error_message']}")
+    if not labels.records:
+        raise ValueError("no conformer could be labelled: the reasons stand above")
+    return save_snapshot(labels, folder / "snapshot")
+
+
+def choose_program(level: Level) -> ChosenProgram:
+    """Take a program for a level, and say which and why."""
+    chosen = level.choose()
+    say(f"level of theory: {level.name} by {chosen.program} {chosen.version} ({chosen.why})")
+    return chosen
+
+
+def save_snapshot(labels: Labels, folder: Path) -> Path:
+    """Write all labelled records, flagged where a label is doubtful, with the isolated atoms beside them."""
+    rows = [labels.records[key] for key in sorted(labels.records)]
+    flags = flag(rows)
+    write_snapshot(
+        from_records([row._replace(qc_flags=(*row.qc_flags, *found)) for row, found in zip(rows, flags, strict=True)]),
+        folder,
+        code_version=__version__,
+    )
+    (folder / ISOLATED_ATOMS).write_text(json.dumps({str(z): e for z, e in sorted(labels.atoms.items())}, indent=1))
+    doubtful = sum(bool(found) for found in flags)
+    say(f"snapshot: {len(rows)} records, {doubtful} of them flagged, in {folder}")
+    return folder
+
+
+def load_snapshot(folder: Path) -> tuple[list[Record], dict[int, float]]:
+    """Return the records of a snapshot and the energies (eV) of its isolated atoms, by atomic number."""
+    records = to_records(read_snapshot(folder))
+    path = folder / ISOLATED_ATOMS
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: reference energies need the isolated atoms that `sddfkit label` adds")
+    return records, {int(z): float(energy) for z, energy in json.loads(path.read_text()).items()}

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,20 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sddfkit.data.records import Record, check_one_level, from_records
-from sddfkit.data.references import ReferenceEnergies
+from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
+from sddfkit.data.splits import assert_no_leak, fold_of
 from sddfkit.models.ensemble import Ensemble
 from sddfkit.models.graphs import graph, graph_stats
 from sddfkit.training.fit import fit_member
+from sddfkit.training.parent_run import ParentRun
 from sddfkit.workflows.console import progress
+from sddfkit.workflows.evaluate import evaluate, show_metrics
+from sddfkit.workflows.label import generator, load_snapshot
 
 
 @dataclass(frozen=True)
@@ -229,3 +234,38 @@ def _end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
+
+
+def train_from_snapshot(
+    *,
+    snapshot: Path,
+    split: Callable[..., pa.Table],
+    models: Mapping[str, Mapping[str, Any]],
+    trainer: Mapping[str, Any],
+    tracking: Mapping[str, Any],
+    root: Path,
+    folder: Path,
+    seed: int,
+    config: Mapping[str, Any],
+    workers: int = 2,
+) -> Path:
+    """Train an ensemble on a snapshot, judge it on the test fold, and return the ensemble's folder."""
+    records, atoms = load_snapshot(snapshot)
+    table = split({record.molecule_id: record.smiles for record in records}, rng=generator(seed, "split"))
+    assert_no_leak(table)
+    fold = fold_of(table)
+    train, validation, test = (
+        [record for record in records if fold[record.molecule_id] == name] for name in ("train", "validation", "test")
+    )
+    references = fit_reference_energies(train, atoms)
+    with (
+        Trainers(workers) as trainers,
+        ParentRun(tracking, run_name=folder.name, config=config, folder=folder) as parent,
+    ):
+        recipe = Recipe(models, trainer, root / "members", parent.for_members())
+        card = {"level": train[0].level, "program": train[0].program, "n_train": len(train)}
+        ensemble, summaries = train_ensemble(trainers, recipe, train, validation, references, seed=seed, card=card)
+        metrics = evaluate(ensemble.predict(test), list(models), references, test)
+        parent.log_round({"round": 0, "n_labelled_train": len(train), "metrics": metrics}, summaries)
+    show_metrics([{"round": 0, "n_labelled_train": len(train), "metrics": metrics}])
+    return ensemble.save(folder / "ensemble")

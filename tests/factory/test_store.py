@@ -43,9 +43,7 @@ def test_reading_writes_nothing(tmp_path):
 def test_a_living_writer_is_named_and_a_dead_one_is_succeeded(tmp_path):
     path = tmp_path / "store.sqlite"
     code = f"import sys; from sddfkit.factory.store import Store; Store({str(path)!r}); print('open'); sys.stdin.read()"
-    other = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "open\n"
         with pytest.raises(StoreError, match=f"process {other.pid} "):
