@@ -66,7 +66,7 @@ def learning_curve(
     _round_ticks(axes, x)
     axes.set_xlabel("labelled conformers in the training fold")
     axes.set_ylabel(f"{quantity}, {unit}")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8.5, labelcolor=INK, columnspacing=1.2)
+    _legend(figure, axes)
     return figure
 
 
@@ -151,7 +151,7 @@ def error_by_size(n_heavy: ArrayLike, error: ArrayLike, *, unit: str) -> Figure:
     for size in classes[::step]:
         label = f"n={int((sizes == size).sum())}"
         axes.annotate(label, (size, 1.16 * top), ha="center", va="center", fontsize=8, color=MUTED)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5, labelcolor=INK)
+    _legend(figure, axes)
     return figure
 
 
@@ -188,15 +188,7 @@ def spread_vs_error(spread: ArrayLike, error: ArrayLike, *, unit: str, bins: int
     _plain_log_ticks(axes.xaxis)
     _log_axis(axes, np.concatenate([np.maximum(size, foot), np.array(ends)]))
     axes.set_xlim(*ends)
-    figure.legend(
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-        fontsize=8.5,
-        labelcolor=INK,
-        columnspacing=1,
-        handlelength=1.6,
-    )
+    _legend(figure, axes)
     return figure
 
 
@@ -249,6 +241,18 @@ def _panel(width: float, height: float) -> tuple[Figure, Axes]:
     axes.grid(True, color=GRID, lw=0.7)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _legend(figure: Figure, axes: Axes, room: int = 66) -> None:
+    """Put the legend below the panel, in as many columns as `room` characters allow (a handle counts as six)."""
+    labels = axes.get_legend_handles_labels()[1]
+
+    def width(columns: int) -> int:
+        return sum(max(map(len, part)) + 6 for part in np.array_split(np.array(labels), columns) if part.size)
+
+    columns = next((n for n in (4, 3, 2) if width(n) <= room), 1)
+    style = {"frameon": False, "fontsize": 8.5, "labelcolor": INK, "columnspacing": 1.0, "handlelength": 1.6}
+    figure.legend(loc="outside lower center", ncols=columns, **style)
 
 
 def _nothing(figure: Figure, axes: Axes, why: str) -> Figure:

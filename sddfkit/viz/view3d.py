@@ -11,8 +11,9 @@ from importlib import resources
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from rdkit import Chem
-from rdkit.Chem import rdMolAlign, rdMolTransforms
+from rdkit.Chem import rdMolAlign
 
 MOST_IN_ONE_VIEW: Final = 24
 STYLE: Final = {"stick": {"radius": 0.11, "colorscheme": "Jmol"}, "sphere": {"scale": 0.22, "colorscheme": "Jmol"}}
@@ -102,11 +103,20 @@ def aligned(molblocks: Sequence[str]) -> list[str]:
         heavy = [(a.GetIdx(), a.GetIdx()) for a in mol.GetAtoms() if a.GetAtomicNum() > 1]
         if graph in first and len(heavy) > 2:
             rdMolAlign.AlignMol(mol, first[graph], atomMap=heavy)
-        elif np.ptp(mol.GetConformer().GetPositions(), axis=0).any():
-            rdMolTransforms.CanonicalizeConformer(mol.GetConformer())
+        else:
+            mol.GetConformer().SetPositions(_along_axes(mol.GetConformer().GetPositions()))
         first.setdefault(graph, mol)
         turned.append(Chem.MolToMolBlock(mol, kekulize=False, forceV3000="V3000" in block))
     return turned
+
+
+def _along_axes(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, 3) positions about their centre, turned so that they spread most along x and least along z."""
+    centred = positions - positions.mean(axis=0)
+    axes = np.linalg.svd(centred, full_matrices=True)[2]
+    if np.linalg.det(axes) < 0:  # a reflection would swap the enantiomers
+        axes[2] *= -1
+    return np.ascontiguousarray(centred @ axes.T)
 
 
 def _graph(mol: Chem.Mol) -> tuple[Any, ...]:
