@@ -1,0 +1,110 @@
+"""What every strategy promises; members are found by globbing ``conf/strategy``."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from sddfkit.active import Pool, PoolError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "strategy").glob("*.yaml"))
+STRATEGIES = [path.stem for path in CONFIGS]
+
+
+def make(name: str, seed: int = 0):
+    """Return the strategy as configured, fitted where it learns."""
+    strategy = instantiate(OmegaConf.load(next(path for path in CONFIGS if path.stem == name)))
+    return strategy.fit(pool(12, seed + 1, labelled=True)) if strategy.learns else strategy
+
+
+def pool(n: int, seed: int, *, labelled: bool = False) -> Pool:
+    """Return a pool of n conformers of about n / 2 molecules with every array there is."""
+    rng = np.random.default_rng(seed)
+    molecule = rng.integers(0, max(1, n // 2), size=n)
+    keys = rng.integers(0, 2, size=(n + 1, 167))
+    features = {
+        "member_energies": rng.normal(-4000.0, 3.0, size=(3, n)),
+        "n_atoms": rng.integers(3, 20, size=n),
+        "maccs": keys[molecule],
+    }
+    if labelled:
+        features["errors"] = np.abs(rng.normal(size=(3, n)))
+    return Pool([f"r{i:03d}" for i in rng.permutation(n)], [f"m{m}" for m in molecule], features)
+
+
+def reordered(old: Pool, order: np.ndarray) -> Pool:
+    return Pool(
+        [old.record_ids[i] for i in order],
+        [old.molecule_ids[i] for i in order],
+        {k: v[:, order] if k in ("member_energies", "errors") else v[order] for k, v in old.features.items()},
+    )
+
+
+def test_there_are_strategies():
+    assert {"random", "disagreement", "loss_predictor"} <= set(STRATEGIES)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 25), k=st.integers(0, 40), seed=st.integers(0, 10**6))
+def test_choice(name, n, k, seed):
+    strategy, candidates = make(name), pool(n, seed)
+    chosen = strategy(candidates, k, np.random.default_rng(seed))
+    assert len(chosen) == min(k, n) and len(set(chosen)) == len(chosen) and set(chosen) <= set(candidates.record_ids)
+    assert chosen == strategy(candidates, k, np.random.default_rng(seed)), "same seed, same choice"
+    order = np.random.default_rng(seed + 1).permutation(n)
+    assert chosen == strategy(reordered(candidates, order), k, np.random.default_rng(seed)), "pool order is irrelevant"
+    shifted = {**candidates.features, "member_energies": candidates.features["member_energies"] + 137.0}
+    moved = Pool(candidates.record_ids, candidates.molecule_ids, shifted)
+    assert chosen == strategy(moved, k, np.random.default_rng(seed)), "an energy offset is irrelevant"
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_ties_are_broken_by_the_generator(name):
+    n = 20
+    candidates = Pool(
+        [f"r{i:02d}" for i in range(n)],
+        [f"m{i}" for i in range(n)],
+        {"member_energies": np.zeros((3, n)), "n_atoms": np.full(n, 5), "maccs": np.zeros((n, 167), dtype=int)},
+    )
+    strategy = make(name)
+    choices = {tuple(strategy(candidates, 3, np.random.default_rng(seed))) for seed in range(8)}
+    assert len(choices) > 1
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_best_first(name):
+    strategy, candidates = make(name), pool(30, 5)
+    scores = strategy.scores(candidates)
+    if scores is None:
+        return
+    by_id = dict(zip(candidates.record_ids, scores, strict=True))
+    chosen = strategy(candidates, 30, np.random.default_rng(0))
+    assert scores.shape == (30,)
+    assert by_id[chosen[0]] == pytest.approx(max(scores))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_is_wrong_is_named(name):
+    strategy = make(name)
+    with pytest.raises(PoolError, match="k=-1"):
+        strategy(pool(3, 0), -1, np.random.default_rng(0))
+    assert strategy(Pool([], []), 3, np.random.default_rng(0)) == []
+    if strategy.needs:
+        with pytest.raises(PoolError, match="has no array"):
+            strategy(Pool(["a"], ["m"]), 1, np.random.default_rng(0))
+
+
+def test_a_value_that_is_not_finite_is_refused_with_its_record():
+    energies = np.zeros((2, 3))
+    energies[1, 2] = np.nan
+    with pytest.raises(PoolError, match="member_energies is not finite for the record c"):
+        Pool(["a", "b", "c"], ["m", "m", "m"], {"member_energies": energies})
+    with pytest.raises(PoolError, match="not unique"):
+        Pool(["a", "a"], ["m", "m"])
+    with pytest.raises(PoolError, match=r"n_atoms has shape \(2,\), expected 3"):
+        Pool(["a", "b", "c"], ["m"] * 3, {"n_atoms": np.zeros(2)})
