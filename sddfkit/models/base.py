@@ -60,6 +60,8 @@ class EnergyModel(nn.Module, ABC):
         Fixes the initial weights.
     """
 
+    element_index: Tensor
+
     def __init__(
         self, *, width: int, cutoff: float, n_radial: int, n_normals: int, stats: GraphStats, seed: int
     ) -> None:

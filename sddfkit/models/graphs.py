@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch_geometric.data import Data
 
+from sddfkit.data import Record
 from sddfkit.models.geometry import envelope
 
 N_BOND_TYPES: Final = 7
@@ -23,18 +24,6 @@ _MIN_DISTANCE = 0.1
 
 class GraphError(ValueError):
     """A record cannot become a graph, or a graph does not fit the model."""
-
-
-class RecordLike(Protocol):
-    """The part of :class:`sddfkit.data.Record` that a graph needs."""
-
-    record_id: str
-    molecule_id: str
-    atomic_numbers: ArrayLike
-    positions: ArrayLike
-    bonds: ArrayLike
-    formal_charges: ArrayLike
-    forces: ArrayLike | None
 
 
 def neighbours(pos: Tensor, cutoff: float, batch: Tensor | None = None) -> Tensor:
@@ -66,14 +55,14 @@ def neighbours(pos: Tensor, cutoff: float, batch: Tensor | None = None) -> Tenso
 
 
 def graph(
-    record_like: RecordLike, cutoff: float, *, energy: float | None = None, dtype: torch.dtype = torch.float32
+    record_like: Record, cutoff: float, *, energy: float | None = None, dtype: torch.dtype = torch.float32
 ) -> Data:
     """The graph of one conformer.
 
     Parameters
     ----------
     record_like : Record
-        Anything with the attributes of :class:`sddfkit.data.Record`.
+        Its labels are not read, except the forces.
     cutoff : Å
         Edges join atoms closer than this. A model accepts graphs whose cutoff is at least its own.
     energy : eV, optional

@@ -142,7 +142,7 @@ def _fit(job: Mapping[str, Any]) -> tuple[dict[str, Any], EnergyModule]:
     with warnings.catch_warnings():
         # Few workers and few batches are right for data sets that fit in memory.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*tensorboardX.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         trainer.fit(module, data)
     card = {
         "name": job["name"],

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from sddfkit.data import Record, from_records
+from sddfkit.models import Ensemble, GraphError
+from sddfkit.training import FitError, fit_member, job_hash
+
+
+def weights(folder: str) -> dict[str, torch.Tensor]:
+    return load_file(Path(folder) / "weights.safetensors")
+
+
+def test_a_fit_learns_is_reproducible_and_reused(fit_job: dict, springs: list[Record], tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    fit_job["trainer"] |= {"max_epochs": 40}
+    card = fit_member(fit_job)
+    assert (
+        card["metrics"]["validation/force_mae"] < 0.75 * np.abs(np.concatenate([r.forces for r in springs[9:]])).mean()
+    )
+    assert card == json.loads((tmp_path / "gen" / "member.json").read_text())
+    assert (card["train_size"], card["epochs"], card["mlflow_run_id"]) == (9, 40, None)
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+    assert fit_member(fit_job) == card
+    again = {**fit_job, "folder": str(tmp_path / "again")}
+    fit_member(again)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights(fit_job["folder"]).values(), weights(again["folder"]).values(), strict=True)
+    )
+
+    prediction = Ensemble.from_members([fit_job["folder"]], preset="test").predict(springs[9:])
+    error = np.abs(prediction.energy - np.array([r.energy for r in springs[9:]])).mean()
+    assert error == pytest.approx(card["metrics"]["validation/energy_mae"], rel=1e-3, abs=1e-4)
+
+
+def test_a_changed_job_is_another_job(fit_job: dict, springs: list[Record]) -> None:
+    digest = job_hash(fit_job)
+    assert job_hash({**fit_job, "folder": "elsewhere", "threads": 2}) == digest
+    assert job_hash({**fit_job, "seed": 6}) != digest
+    pq.write_table(from_records(springs[1:9]), fit_job["train_records"])
+    assert job_hash(fit_job) != digest
+
+
+def test_a_fit_is_a_nested_run_with_parameters_and_metrics_per_epoch(fit_job: dict, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("springs", artifact_location=str(tmp_path / "artifacts"))
+    parent = client.create_run(experiment).info.run_id
+    fit_job["trainer"] |= {"max_epochs": 3}
+    fit_job["mlflow"] = {
+        "tracking_uri": uri, "experiment": "springs", "parent_run_id": parent, "run_name": "gen 0", "tags": {"round": 0}
+    }  # fmt: skip
+    card = fit_member(fit_job)
+    run = client.get_run(card["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.parentRunId"] == parent
+    assert run.data.tags["round"] == "0"
+    assert run.data.params["net/width"] == "16"
+    history = client.get_metric_history(run.info.run_id, "validation/loss")
+    assert [metric.step for metric in history] == [0, 1, 2]
+
+
+def test_early_stopping_and_unsuitable_jobs(fit_job: dict, springs: list[Record]) -> None:
+    fit_job["module"] |= {"optimizer": {"_target_": "torch.optim.SGD", "lr": 1e-12}, "scheduler": None}
+    fit_job["trainer"] |= {"patience": 2, "max_epochs": 50}
+    assert fit_member(fit_job)["epochs"] < 10
+
+    with pytest.raises(FitError, match=r"lacks \['seed'\]"):
+        fit_member({key: value for key, value in fit_job.items() if key != "seed"})
+    bare = springs[0]._replace(forces=None)
+    pq.write_table(from_records([bare]), fit_job["validation_records"])
+    with pytest.raises(FitError, match=f"record {bare.record_id} .* has no energy or no forces"):
+        fit_member(fit_job)
+
+
+def test_validation_elements_must_occur_in_training(fit_job: dict, springs: list[Record]) -> None:
+    pq.write_table(from_records([r for r in springs if r.smiles == "CC"]), fit_job["train_records"])
+    with pytest.raises(GraphError, match="never seen O"):
+        fit_member(fit_job)
