@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from qcelemental.models.v2 import AtomicSpecification
 
-RESOURCES: str = "sddfkit"
+RESOURCES: Final = "sddfkit"
 """Key of `AtomicSpecification.extras` that holds threads and memory_gib: what never changes a result."""
 
 

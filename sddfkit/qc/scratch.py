@@ -22,8 +22,10 @@ class Scratch:
     def __init__(self) -> None:
         _remove_orphans(Path(tempfile.gettempdir()))
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = (self.path / _LOCK).open("w")
+        unlocked = self.path / f"{_LOCK}.new"
+        self._lock = unlocked.open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        unlocked.rename(self.path / _LOCK)  # under its real name it is locked from the first moment
 
     def environment(self) -> dict[str, str]:
         """The variables by which programs find their scratch folder."""

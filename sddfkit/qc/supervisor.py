@@ -11,23 +11,18 @@ import atexit
 import json
 import os
 import socket
-import sys
 import threading
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sddfkit.qc.child import ONE_THREAD, ChildLostError, JsonLineChild
+from sddfkit.qc.child import ChildLostError
 from sddfkit.qc.errors import ErrorType, failure
-from sddfkit.qc.scratch import Scratch
 from sddfkit.qc.spool import spool_path, write_json
 from sddfkit.qc.usage import tree_usage
+from sddfkit.qc.worker_process import WorkerProcess
 
-START_LIMIT_S: Final = 120.0
 SAMPLE_S: Final = 0.2
-TAIL_CHARACTERS: Final = 4000
 
 
 class Outcome(NamedTuple):
@@ -48,71 +43,19 @@ class Limits(NamedTuple):
     memory_gib: float
 
 
-class Worker:
-    """A child process with its scratch folder and log."""
-
-    def __init__(self) -> None:
-        self.scratch = Scratch()
-        self.jobs = 0
-        self._log = (self.scratch.path / "worker.log").open("ab+", buffering=0)
-        package_root = str(Path(__file__).resolve().parents[2])
-        search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-        self.child = JsonLineChild(
-            [sys.executable, "-m", "sddfkit.qc.worker"],
-            directory=self.scratch.path,
-            environment={**os.environ, **ONE_THREAD, **self.scratch.environment(), "PYTHONPATH": search_path},
-            log=self._log,
-            new_group=True,
-        )
-
-    def accept(self, job: Mapping[str, Any]) -> None:
-        """Hand over a job and wait until the child has taken it.
-
-        Raises
-        ------
-        ChildLostError
-            If the child is gone or does not answer.
-        """
-        self._log.truncate(0)
-        self.jobs += 1
-        self.child.send(job)
-        if self.child.receive(START_LIMIT_S) is None:
-            raise ChildLostError(f"it did not start within {START_LIMIT_S:.0f} s")
-
-    def log_tail(self) -> str:
-        """The last of what the child and its programs printed during this job."""
-        size = os.fstat(self._log.fileno()).st_size
-        self._log.seek(max(0, size - 4 * TAIL_CHARACTERS))
-        return self._log.read().decode("utf-8", "replace")[-TAIL_CHARACTERS:]
-
-    def kill(self) -> None:
-        """End the child with its whole group, and remove its scratch folder."""
-        self.child.kill()
-        self._remove()
-
-    def close(self) -> None:
-        """Ask the child to end; then as `kill`."""
-        self.child.close()
-        self._remove()
-
-    def _remove(self) -> None:
-        self._log.close()
-        self.scratch.remove()
-
-
 class _Slot:
     """The one worker of this process."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.worker: Worker | None = None
+        self.worker: WorkerProcess | None = None
 
-    def healthy(self, max_jobs: int) -> Worker:
+    def healthy(self, max_jobs: int) -> WorkerProcess:
         """The worker at hand, or a new one if there is none, it died, or it has done enough."""
         if self.worker is not None and (not self.worker.child.alive() or self.worker.jobs >= max_jobs):
             self.close()
         if self.worker is None:
-            self.worker = Worker()
+            self.worker = WorkerProcess()
         return self.worker
 
     def kill(self) -> None:
@@ -166,6 +109,9 @@ def calculate(
     with _slot.lock:
         try:
             outcome = _run(job, Limits(timeout_s, memory_gib), max_jobs_per_worker)
+        except OSError as problem:
+            _slot.kill()
+            outcome = _unstarted(job, "disk", f"the worker process could not be started: {problem}")
         except BaseException:  # an interrupt: the worker is in the middle of a job that nobody waits for any more
             _slot.kill()
             raise
@@ -206,10 +152,7 @@ atexit.register(close)
 def _run(job: dict[str, Any], limits: Limits, max_jobs: int) -> Outcome:
     problem = _job_problem(job)
     if problem is not None:
-        data = job.get("input") if isinstance(job, dict) else None
-        return Outcome(
-            _failed(data if isinstance(data, dict) else None, "input", problem), os.getpid(), 0.0, 0.0, 0.0, ""
-        )
+        return _unstarted(job, "input", problem)
     begun = time.monotonic()
     for last_try in (False, True):  # an idle worker may have died, unnoticed, since its last job
         worker = _slot.healthy(max_jobs)
@@ -226,7 +169,7 @@ def _run(job: dict[str, Any], limits: Limits, max_jobs: int) -> Outcome:
     return _watch(worker, job, limits)
 
 
-def _watch(worker: Worker, job: dict[str, Any], limits: Limits) -> Outcome:
+def _watch(worker: WorkerProcess, job: dict[str, Any], limits: Limits) -> Outcome:
     """Wait for the answer, looking at the clock and at the memory."""
     begun = time.monotonic()
     at_start = usage = tree_usage(worker.child.pid)
@@ -267,6 +210,12 @@ def _job_problem(job: object) -> str | None:
     except (TypeError, ValueError) as error:
         return f"the job is not JSON: {error}; dump its AtomicInput with model_dump(mode='json')"
     return None
+
+
+def _unstarted(job: object, kind: ErrorType, message: str) -> Outcome:
+    data = job.get("input") if isinstance(job, dict) else None
+    result = _failed(data if isinstance(data, dict) else None, kind, message)
+    return Outcome(result, os.getpid(), 0.0, 0.0, 0.0, "")
 
 
 def _failed(data: dict[str, Any] | None, kind: ErrorType, message: str) -> dict[str, Any]:

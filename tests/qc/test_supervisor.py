@@ -134,6 +134,21 @@ def test_an_idle_worker_that_died_costs_nothing(
     assert [o["success"] for o in outcomes] == [True, True]
 
 
+def test_an_interrupt_ends_the_worker_and_is_passed_on(
+    run: Callable[..., dict[str, Any]], make_input: Callable[..., AtomicInput], water_cluster: Any
+) -> None:
+    def interrupt() -> None:
+        wait_until(lambda: bool(workers()) and psutil.Process(workers()[0]).memory_info().rss > 150 * 2**20)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        run("interrupted", make_input("pyscf", water_cluster))
+    interrupter.join()
+    assert workers() == []
+
+
 @pytest.mark.parametrize(
     ("job", "sentence"),
     [

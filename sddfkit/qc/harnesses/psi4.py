@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -19,6 +16,7 @@ from sddfkit.qc.child import ChildLostError, JsonLineChild
 from sddfkit.qc.errors import CalculationError, classified_errors
 from sddfkit.qc.harnesses.base import Harness, atomic_result, refuse_driver
 from sddfkit.qc.harnesses.psi4_installation import WORKER_SCRIPT, Installation, Psi4NotUsableError, find
+from sddfkit.qc.scratch import Scratch
 
 if TYPE_CHECKING:
     from qcelemental.models.v2 import AtomicInput, AtomicResult
@@ -26,6 +24,9 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE: Final = 0.6
 """Part of the memory limit that Psi4 is told of: it takes about 1.4 times of what it is told."""
+
+_LEAST_MEMORY_BYTES: Final = 250 * 2**20
+"""Psi4 refuses to be told less; whether it keeps to a smaller limit is for the supervisor to see."""
 
 _START_LIMIT_S: Final = 60.0
 
@@ -118,7 +119,7 @@ def _job(input_data: AtomicInput, config: TaskConfig) -> dict[str, Any]:
         "driver": specification.driver.value,
         "options": {"basis": specification.model.basis, **specification.keywords},
         "threads": config.ncores,
-        "memory_bytes": int(config.memory * MEMORY_SHARE * 2**30),
+        "memory_bytes": max(_LEAST_MEMORY_BYTES, int(config.memory * MEMORY_SHARE * 2**30)),
     }
 
 
@@ -127,7 +128,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._child: JsonLineChild | None = None
-        self._scratch: Path | None = None
+        self._scratch: Scratch | None = None
 
     def ask(self, installation: Installation, job: dict[str, Any]) -> dict[str, Any]:
         """Have one calculation done; start the process, or another if it has died since the last one."""
@@ -157,11 +158,11 @@ class _Process:
         if self._child is not None and not self._child.alive():
             self.close()
         if self._child is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="sddfkit-psi4-"))
+            self._scratch = Scratch()
             self._child = JsonLineChild(
                 [installation.python, str(WORKER_SCRIPT)],
-                directory=self._scratch,
-                environment={**installation.environment(), "PSI_SCRATCH": str(self._scratch)},
+                directory=self._scratch.path,
+                environment={**installation.environment(), **self._scratch.environment()},
             )
         return self._child
 
@@ -171,7 +172,7 @@ class _Process:
             self._child.kill()
             self._child = None
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.remove()
             self._scratch = None
 
     def forget(self) -> None:

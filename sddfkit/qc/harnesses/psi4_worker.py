@@ -47,13 +47,13 @@ def calculate(job: dict[str, Any]) -> dict[str, Any]:
     import psi4
 
     psi4.core.set_output_file(_OUTPUT, False)
-    psi4.set_num_threads(job["threads"])
-    psi4.set_memory(int(job["memory_bytes"]))
+    psi4.set_num_threads(job["threads"], quiet=True)
+    psi4.core.set_memory_bytes(int(job["memory_bytes"]), True)
     _set_options(psi4, {"reference": _reference(job), **job["options"]})
     molecule = psi4.geometry(_geometry(job))
     if job["driver"] == "gradient":
         matrix, wfn = psi4.gradient(job["method"], molecule=molecule, return_wfn=True)
-        gradient = [float(x) for row in matrix.to_array().tolist() for x in row]
+        gradient = _flat(matrix)
     else:
         gradient = None
         wfn = psi4.energy(job["method"], molecule=molecule, return_wfn=True)[1]
@@ -67,7 +67,7 @@ def calculate(job: dict[str, Any]) -> dict[str, Any]:
         "nmo": int(wfn.nmo()),
         "nalpha": int(wfn.nalpha()),
         "nbeta": int(wfn.nbeta()),
-        "nuclear_repulsion_energy": float(values["NUCLEAR REPULSION ENERGY"]),
+        "nuclear_repulsion_energy": float(molecule.nuclear_repulsion_energy()),
         "iterations": int(values["SCF ITERATIONS"]),
     }
 
@@ -102,9 +102,13 @@ def _set_options(psi4: Any, options: dict[str, Any]) -> None:
 def _dipole(values: dict[str, Any]) -> list[float]:
     """Dipole in e·bohr: an array since Psi4 1.4, three numbers in debye before."""
     if "SCF DIPOLE" in values:
-        dipole = values["SCF DIPOLE"]
-        return [float(x) for x in (dipole.tolist() if hasattr(dipole, "tolist") else dipole.to_array().tolist())]
+        return _flat(values["SCF DIPOLE"])
     return [float(values["SCF DIPOLE " + axis]) / _DEBYE_PER_EA0 for axis in "XYZ"]
+
+
+def _flat(array: Any) -> list[float]:
+    """The elements of a Psi4 matrix or a NumPy array of any shape."""
+    return [float(x) for x in (array.to_array() if hasattr(array, "to_array") else array).ravel()]
 
 
 def _clean(psi4: Any) -> None:
