@@ -27,7 +27,7 @@ lint: .venv/.ready
 	@$(PYTHON) -m mypy
 
 test: .venv/.ready lint
-	@$(PYTHON) -m pytest -n 2 --dist worksteal
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup
 
 bench: .venv/.ready
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) "$$script" --quick || exit 1; done

@@ -41,7 +41,7 @@ def labelled(store: Store, asked: Sequence[Calculation], records: Sequence[Recor
         values = extract(store.result(item.key), ("energy", "forces", "dipole"))
         found.append(
             record._replace(
-                energy=values["energy"],
+                energy=float(values["energy"]),
                 forces=np.asarray(values["forces"]).reshape(-1, 3),
                 dipole=np.asarray(values["dipole"]),
                 level=item.level,

@@ -70,6 +70,7 @@ def prediction_rows(
     assert predicted.forces is not None
     rows = []
     for i, record in enumerate(truth):
+        assert record.energy is not None  # these are labelled
         zero = references.total(record.atomic_numbers)
         rows.append(
             {

@@ -186,3 +186,13 @@ def test_terminating_is_as_good_as_ctrl_c(job):
     output, _ = process.communicate(timeout=60)
     assert process.returncode in (130, 0), output
     assert processes_of(job["root"]) == []
+
+
+def test_the_lines_of_the_readme_run(job):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
+    done = subprocess.run([sys.executable, "-c", code], cwd=job["root"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) >= 2 and all("±" in line and line.endswith("kcal/mol") for line in lines)
+    assert "  0.00 ±" in done.stdout
