@@ -6,7 +6,7 @@ from typing import Any
 from sddfkit.viz import plots
 from sddfkit.viz.figures import svg
 from sddfkit.viz.page import Markup, element, figure, folded, joined, long_table, paragraph, section, table
-from sddfkit.viz.words import count, duration, level_of, listing, number, number_of, program_of, sentence
+from sddfkit.viz.words import core_time, count, duration, level_of, listing, number_of, program_of, sentence
 
 
 def data(report: Mapping[str, Any]) -> Markup:
@@ -32,13 +32,13 @@ def _conformers(report: Mapping[str, Any]) -> Markup:
     conformers = report["conformers"]
     asked, embedded, kept = (number_of(conformers[key]) for key in ("asked", "embedded", "kept"))
     reasons = [f"{reason} ({number_of(n)})" for reason, n in sorted(conformers["failures"].items())]
-    why = f"Failed embeddings: {listing(reasons)}." if reasons else "No embedding failed."
+    why = f"Counted on the way: {listing(reasons)}." if reasons else "No embedding failed."
     sentence = f"{asked} conformers asked for, {embedded} embedded, {kept} kept after pruning by RMSD."
     rows = [
         [m["name"] or m["molecule_id"], m["asked"], m["embedded"], m["kept"], _counts(m["failures"])]
         for m in conformers["molecules"]
     ]
-    heads = ["Molecule", "Asked", "Embedded", "Kept", "Failures"]
+    heads = ["Molecule", "Asked", "Embedded", "Kept", "Counted on the way"]
     each = folded("Conformers of each molecule", table("Conformers of each molecule", heads, rows, numeric=(1, 2, 3)))
     return joined([element("h3", "Conformers"), paragraph(sentence, why), each if rows else ""])
 
@@ -57,7 +57,7 @@ def _split(report: Mapping[str, Any]) -> Markup:
     left_out = long_table("Molecules left out of every fold", ["Molecule", "Reason"], excluded) if excluded else ""
     about = Markup(
         "Whole scaffold groups go to one fold, so no test molecule has a scaffold, a stereoisomer or a conformer "
-        f"in the training fold. Split {element('code', split['hash'])}."
+        f"in the training fold. Split {element('code', split['hash'][:12])}."
     )
     return joined(
         [
@@ -75,7 +75,7 @@ def calculations(report: Mapping[str, Any]) -> Markup:
     done = (
         f"{level_of(level)} by {program_of(level)}: {count(numbers['computed'], 'calculation')} done in this run, "
         f"{number_of(numbers['known'])} known before, {number_of(numbers['failed'])} failed. "
-        f"{number(numbers['core_hours'])} core hours, {duration(numbers['program_wall_s'])} inside the program."
+        f"{' '.join(core_time(numbers['core_hours']))}, {duration(numbers['program_wall_s'])} inside the program."
     )
     return section(
         "calculations",
@@ -139,7 +139,7 @@ def provenance(report: Mapping[str, Any]) -> Markup:
         ["Networks", listing(list(report["members"]))],
         ["Level", f"{level['name']}: {level_of(level)}, {program_of(level)}"],
         ["Split", element("code", report["split"]["hash"])],
-        *([f"Version of {name}", version] for name, version in sorted(report["environment"].items())),
+        *([name, version] for name, version in sorted(report["environment"].items())),
     ]
     return section(
         "provenance",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sddfkit.viz.page import Markup, element, joined
-from sddfkit.viz.words import count, duration, level_of, number, number_of, program_of, spelled
+from sddfkit.viz.words import core_time, count, duration, level_of, number, number_of, program_of, spelled
 
 ENERGY = "energy_mae_kcal_mol"
 FORCE = "force_mae_kcal_mol_A"
@@ -35,8 +35,8 @@ def verdict(report: Mapping[str, Any]) -> str:
         return "The energy error on the test fold is not known."
     if known(guess) and after >= guess:
         return (
-            f"Nothing was learned yet: the energy error is {number(after)} kcal/mol, and a guess from the "
-            f"composition alone errs by {number(guess)}."
+            f"The energies are no better than a guess yet: they are off by {number(after)} kcal/mol, the composition "
+            f"alone by {number(guess)}."
         )
     if len(report["rounds"]) == 1 or not known(before):
         against = f", against {number(guess)} from the composition alone" if known(guess) else ""
@@ -95,9 +95,8 @@ def _tiles(report: Mapping[str, Any], derived: Mapping[str, Any]) -> list[Markup
         _tile("Labels", number_of(labelled), "conformers", f"from {count(molecules, 'molecule')}", level_of(level)),
         _tile(
             "Cost",
-            number(calculations["core_hours"]),
-            "core hours",
-            f"of {program_of(level)}",
+            *core_time(calculations["core_hours"]),
+            f"of {program_of(level)} in this run",
             f"whole run: {duration(wall)}",
         ),
     ]
@@ -169,9 +168,9 @@ def _relative(relative: Mapping[str, Any]) -> str:
 def ranking(spread: Mapping[str, Any]) -> str:
     """Return whether the ensemble's spread tells good predictions from bad ones, with ρ, its interval and n."""
     rho, span = spread["spearman"], spread["spearman_interval"]
-    if not known(rho):
-        return "Whether the ensemble's spread points to its errors cannot be said: there is no rank correlation."
     basis = f"{count(spread['n'], 'conformer')} of {count(spread['molecules'], 'molecule')}"
+    if not known(rho):
+        return f"Whether the ensemble's spread points to its errors cannot be said from {basis}."
     stated = f"Spearman ρ = {number(rho, 2)}" + (
         f", 95 % interval {number(span[0], 2)} to {number(span[1], 2)}" if span else ""
     )

@@ -8,7 +8,7 @@ colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/); series d
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -78,6 +78,7 @@ def parity(
     unit: str,
     source: str,
     spread: ArrayLike | None = None,
+    empty: str = "no finite pair of values",
 ) -> Figure:
     """Draw predicted against reference values on equal axes, with y = x, MAE and RMSE.
 
@@ -86,6 +87,7 @@ def parity(
     reference, predicted : (n,) float, in `unit`; pairs with a NaN are left out.
     source : where the reference values come from ("ωB97X/6-31G(d)"), for the axis.
     spread : (n,) float or None, standard deviation over the ensemble in `unit`, drawn as error bars.
+    empty : what to say when there is nothing to draw.
     """
     x, y = np.asarray(reference, dtype=float), np.asarray(predicted, dtype=float)
     known = np.isfinite(x) & np.isfinite(y)
@@ -97,8 +99,9 @@ def parity(
     axes.set_xlabel(f"{source} {quantity}, {unit}")
     axes.set_ylabel(f"predicted {quantity}, {unit}")
     if not x.size:
-        return _nothing(figure, axes, "no finite pair of values")
-    low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
+        return _nothing(figure, axes, empty)
+    bars = np.zeros_like(y) if spread is None else np.nan_to_num(np.asarray(spread, dtype=float)[known], posinf=0.0)
+    low, high = float(min(x.min(), (y - bars).min())), float(max(x.max(), (y + bars).max()))
     margin = 0.05 * (high - low) or 1.0
     limits = (low - margin, high + margin)
     axes.plot(limits, limits, color=MUTED, lw=1.0, zorder=1)
@@ -106,7 +109,6 @@ def parity(
         _density(axes, x, y, limits)
     else:
         if spread is not None:
-            bars = np.nan_to_num(np.asarray(spread, dtype=float)[known])
             axes.errorbar(x, y, yerr=bars, fmt="none", ecolor=BLUE, elinewidth=0.8, alpha=0.45, zorder=2)
         axes.plot(x, y, "o", color=BLUE, ms=4, alpha=0.7, mew=0, zorder=3)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
@@ -146,7 +148,8 @@ def error_by_size(n_heavy: ArrayLike, error: ArrayLike, *, unit: str) -> Figure:
     top = float(errors.max()) or 1.0
     axes.set_ylim(0, 1.22 * top)
     axes.set_xlim(classes[0] - 0.8, classes[-1] + 0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(min(12, int(np.ptp(classes)) + 1), integer=True))
+    every = math.ceil((np.ptp(classes) + 1) / 12)
+    axes.set_xticks(np.arange(classes[0], classes[-1] + 1, every), minor=False)
     step = math.ceil(len(classes) / 14)
     for size in classes[::step]:
         label = f"n={int((sizes == size).sum())}"
@@ -185,7 +188,7 @@ def spread_vs_error(spread: ArrayLike, error: ArrayLike, *, unit: str, bins: int
     rms = [math.sqrt(float((size[group] ** 2).mean())) for group in groups]
     axes.plot(centres, rms, color=ORANGE, marker="D", ms=6, lw=1.4, mec=INK, mew=0.6, label="RMS error of a bin")
     axes.set_xscale("log")
-    _plain_log_ticks(axes.xaxis)
+    _plain_log_ticks(axes.xaxis, *ends)
     _log_axis(axes, np.concatenate([np.maximum(size, foot), np.array(ends)]))
     axes.set_xlim(*ends)
     _legend(figure, axes)
@@ -243,7 +246,7 @@ def _panel(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(figure: Figure, axes: Axes, room: int = 66) -> None:
+def _legend(figure: Figure, axes: Axes, room: int = 70) -> None:
     """Put the legend below the panel, in as many columns as `room` characters allow (a handle counts as six)."""
     labels = axes.get_legend_handles_labels()[1]
 
@@ -269,15 +272,19 @@ def _log_axis(axes: Axes, values: NDArray[np.float64]) -> None:
         return
     axes.set_yscale("log")
     axes.set_ylim(0.8 * finite.min(), 1.25 * finite.max())
-    _plain_log_ticks(axes.yaxis)
+    _plain_log_ticks(axes.yaxis, *axes.get_ylim())
 
 
-def _plain_log_ticks(axis: object) -> None:
-    """Label 1, 2 and 5 of each decade as plain numbers."""
-    ticks = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
-    axis.set_major_locator(FixedLocator(ticks))  # type: ignore[attr-defined]
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # type: ignore[attr-defined]
-    axis.set_minor_formatter(NullFormatter())  # type: ignore[attr-defined]
+def _plain_log_ticks(axis: Any, low: float, high: float) -> None:
+    """Label 1, 2 and 5 of each decade as plain numbers; more of them where low to high holds fewer than three."""
+    ticks: list[float] = []
+    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(range(1, 10))):
+        ticks = [digit * 10.0**power for power in range(-6, 7) for digit in digits]
+        if sum(low <= tick <= high for tick in ticks) >= 3:
+            break
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _round_ticks(axes: Axes, x: NDArray[np.float64]) -> None:

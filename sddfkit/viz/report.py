@@ -100,7 +100,7 @@ def _view3d(report: Mapping[str, Any], molblocks: Mapping[str, str]) -> Markup:
     if not report["views"]:
         return section("view3d", "Chosen conformers in 3D", paragraph("No structure was chosen to be shown."))
     intro = paragraph(
-        "Drag to turn, scroll to zoom; the arrow keys step through. Conformers of one molecule are aligned."
+        "Drag to turn. Once clicked, scroll to zoom, arrow keys to step. Conformers of one molecule are aligned."
     )
     return section("view3d", "Chosen conformers in 3D", intro, Markup(viewer(report["views"], molblocks)))
 

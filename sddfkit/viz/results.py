@@ -32,7 +32,7 @@ def learning(report: Mapping[str, Any]) -> Markup:
     rounds = report["rounds"]
     n = [r["n_labelled_train"] for r in rounds]
     curves = [_curve(report, n, ENERGY, "Energy", "kcal/mol"), _curve(report, n, FORCE, "Force", "kcal/mol/Å")]
-    random = report["strategy"] == "random"
+    random = "random" in report["strategy"].lower()
     control = (
         ""
         if random or len(rounds) == 1
@@ -95,7 +95,14 @@ def parity(report: Mapping[str, Any], fold: Fold) -> Markup:
         ),
         (
             "relative",
-            plots.parity(reference, predicted, quantity="relative energy", unit="kcal/mol", source=source),
+            plots.parity(
+                reference,
+                predicted,
+                quantity="relative energy",
+                unit="kcal/mol",
+                source=source,
+                empty="no molecule with two conformers",
+            ),
             "Energy minus the mean over the conformers of the same molecule: this is what ranks conformers.",
         ),
         (
@@ -197,7 +204,7 @@ def _chosen_in(entry: Mapping[str, Any], error: float, viewable: set[str]) -> Ma
             element("h3", f"After round {entry['round']}"),
             paragraph(what, lesson),
             element("div", long_table(caption, heads, rows, numeric=(0, 3, 4, 5), shown=5), class_="cards"),
-            folded(f"All {count(len(entry['selected']), 'chosen conformer')}", _conformer_table(entry)),
+            folded("Every chosen conformer with its record id", _conformer_table(entry)),
         ]
     )
 

@@ -156,4 +156,5 @@ def show(mol_or_mols: Chem.Mol | Iterable[Chem.Mol], *, width: int = 640, height
         view.addModel(block, "sdf", {"keepH": True}, viewer=divmod(i, columns))
     view.setStyle(STYLE)
     view.zoomTo()
+    view.zoom(0.9)
     return view

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 PROGRAMS = {"pyscf": "PySCF", "psi4": "Psi4", "tblite": "tblite", "xtb": "xtb"}
+METHODS = {"gfn1-xtb": "GFN1-xTB", "gfn2-xtb": "GFN2-xTB", "hf": "HF", "mp2": "MP2"}
 COUNTED = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -66,13 +67,24 @@ def duration(seconds: float | None) -> str:
     return " ".join(f"{n} {unit}" for n, unit in parts if n)
 
 
+def core_time(hours: float | None) -> tuple[str, str]:
+    """Return computing time as (value, unit), in the unit that keeps the number readable.
+
+    >>> core_time(2.31), core_time(0.1), core_time(0.001)
+    (('2.31', 'core hours'), ('6.00', 'core minutes'), ('3.60', 'core seconds'))
+    """
+    if hours is None or hours >= 1 or not math.isfinite(hours):
+        return number(hours), "core hours"
+    return (number(60 * hours), "core minutes") if hours >= 1 / 60 else (number(3600 * hours), "core seconds")
+
+
 def level_of(level: dict[str, Any]) -> str:
     """Return method/basis as chemists write it.
 
-    >>> level_of({"method": "wb97x", "basis": "6-31G(d)"}), level_of({"method": "GFN2-xTB", "basis": None})
+    >>> level_of({"method": "wb97x", "basis": "6-31G(d)"}), level_of({"method": "gfn2-xtb", "basis": None})
     ('ωB97X/6-31G(d)', 'GFN2-xTB')
     """
-    method = str(level["method"])
+    method = METHODS.get(str(level["method"]).lower(), str(level["method"]))
     if re.match(r"wb97", method, re.IGNORECASE):
         method = "ω" + method[1:].upper()
     return f"{method}/{level['basis']}" if level.get("basis") else method

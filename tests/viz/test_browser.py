@@ -114,6 +114,22 @@ def test_spin_is_off_until_asked_for(page):
     assert np.abs(before - pixels(stage)).max() > 0.3
 
 
+def test_wheel_scrolls_the_page_until_the_viewer_is_clicked(page):
+    stage = page.locator("#viewer-stage")
+    page.evaluate("document.querySelector('#view3d').scrollIntoView()")
+    box = stage.bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    top = page.evaluate("scrollY")
+    page.mouse.wheel(0, 60)
+    page.wait_for_function(f"scrollY > {top}")
+    page.mouse.click(box["x"] + 40, box["y"] + 40)
+    top, before = page.evaluate("scrollY"), pixels(stage)
+    page.mouse.wheel(0, 60)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") == top
+    assert np.abs(before - pixels(stage)).max() > 0.3
+
+
 def test_page_reads_without_sideways_scrolling(page):
     for width in (1280, 820, 390):
         page.set_viewport_size({"width": width, "height": 844})

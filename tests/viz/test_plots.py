@@ -69,6 +69,17 @@ def test_error_by_size_draws_the_mean_of_each_size():
     assert np.abs(np.sort(points.get_xdata()) - [3, 3, 5]).max() < 0.5
 
 
+def test_sizes_are_whole_numbers_also_when_there_is_one():
+    axes = plots.error_by_size([3, 3], [1.0, 2.0], unit="kcal/mol").axes[0]
+    assert list(axes.get_xticks()) == [3]
+
+
+def test_error_bars_stay_inside_the_panel():
+    figure = plots.parity([0.0, 1.0], [0.0, 1.0], quantity="e", unit="eV", source="PBE", spread=[9.0, np.nan])
+    low, high = figure.axes[0].get_ylim()
+    assert low < -9 and high > 9
+
+
 def test_bins_of_a_calibrated_ensemble_lie_on_the_line():
     rng = np.random.default_rng(3)
     sigma = rng.uniform(0.5, 5, 20_000)

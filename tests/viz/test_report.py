@@ -216,10 +216,10 @@ def test_empty_test_fold(report, built, tmp_path):
     assert numbers["derived"]["energy"]["mae"] is None
 
 
-def test_report_says_when_nothing_was_learned(report, built, tmp_path):
+def test_report_says_when_a_guess_does_as_well(report, built, tmp_path):
     report["rounds"][-1]["metrics"]["ensemble"]["energy_mae_kcal_mol"] = 20.0
     html, _ = written(report, built[1], tmp_path)
-    assert "Nothing was learned yet" in html.text
+    assert "The energies are no better than a guess yet" in html.text
     assert "they were not made on the same conformers" in html.text
 
 

@@ -37,7 +37,7 @@
     viewer.removeAllLabels();
     if (symbols.checked) {
       viewer.addPropertyLabels("elem", { not: { elem: ["C", "H"] } }, {
-        fontSize: 12, fontColor: "white", backgroundColor: "black", backgroundOpacity: 0.6,
+        fontSize: 13, fontColor: "white", backgroundColor: "black", backgroundOpacity: 0.75,
         alignment: "center", inFront: true,
       });
     }
@@ -67,6 +67,10 @@
   byId("viewer-spin").addEventListener("change", (event) => viewer.spin(event.target.checked ? "y" : false));
   symbols.addEventListener("change", label);
   byId("viewer-stage").addEventListener("pointerdown", () => figure.focus({ preventScroll: true }), true);
+  // A page that scrolls past must not stop at the viewer: it takes the wheel only while it has the focus.
+  byId("viewer-stage").addEventListener("wheel", (event) => {
+    if (!figure.contains(document.activeElement)) event.stopPropagation();
+  }, { capture: true, passive: true });
   figure.addEventListener("keydown", (event) => {
     if (event.target.tagName === "SELECT") return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
