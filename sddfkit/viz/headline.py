@@ -57,6 +57,12 @@ def warnings(report: Mapping[str, Any], derived: Mapping[str, Any]) -> list[str]
             f"The test fold is small ({count(n, 'conformer')} of {count(molecules, 'molecule')}): "
             "read every error as a rough figure."
         )
+    guesses = [report["rounds"][i]["metrics"]["baseline"][ENERGY] for i in (0, -1)]
+    if all(map(known, guesses)) and guesses[0] > 1.25 * guesses[1]:
+        found.append(
+            f"The guess from the composition alone improved from {number(guesses[0])} to {number(guesses[1])} kcal/mol "
+            "over the same rounds: that part of the fall is owed to reference energies fitted to more labels."
+        )
     stated, again = report["rounds"][-1]["metrics"]["ensemble"][ENERGY], derived["energy"]["mae"]
     if known(stated) and known(again) and not math.isclose(stated, again, rel_tol=0.01):
         found.append(

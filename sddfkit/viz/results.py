@@ -127,7 +127,7 @@ def uncertainty(report: Mapping[str, Any], fold: Fold, derived: Mapping[str, Any
     error = fold.energy_pred - fold.energy
     ratio = derived["spread"]["rms_error_over_rms_spread"]
     size = ""
-    if known(ratio):
+    if known(ratio) and derived["spread"]["n"] >= 10:
         fit = "is too small by that factor" if ratio > 1.25 else "is too large" if ratio < 0.8 else "has the right size"
         size = f"The RMS error is {number(ratio, 2)} times the RMS spread: the spread {fit}."
     spread = plots.spread_vs_error(fold.spread, error, unit="kcal/mol")

@@ -228,6 +228,13 @@ def test_report_says_when_the_error_rose(report, built, tmp_path):
     assert "rose from 1.00" in written(report, built[1], tmp_path)[0].text
 
 
+def test_report_does_not_credit_networks_with_better_reference_energies(report, built, tmp_path):
+    assert "reference energies fitted to more labels" not in written(report, built[1], tmp_path)[0].text
+    report["rounds"][0]["metrics"]["baseline"]["energy_mae_kcal_mol"] = 80.0
+    text = written(report, built[1], tmp_path)[0].text
+    assert "improved from 80.0 to 9.10 kcal/mol" in text
+
+
 def test_arrays_are_accepted_as_numbers(report, built, tmp_path):
     report["predictions"][0]["forces"] = np.array(report["predictions"][0]["forces"])
     report["rounds"][0]["n_labelled_train"] = np.int64(96)
