@@ -33,6 +33,9 @@ def refine(a: Adjacency, colours_a: Colours, b: Adjacency, colours_b: Colours) -
 
     The keys of ``colours_a`` and ``colours_b`` are the vertex sets; bonds that leave a set are not looked at.
     """
+    if a is b and colours_a == colours_b:
+        alone = _refine_alone(a, colours_a)
+        return alone, alone
     classes = -1
     while True:
         count_a, count_b = Counter(colours_a.values()), Counter(colours_b.values())
@@ -43,6 +46,14 @@ def refine(a: Adjacency, colours_a: Colours, b: Adjacency, colours_b: Colours) -
         classes = len(count_a)
         table: dict[tuple[int, tuple[tuple[int, int], ...]], int] = {}
         colours_a, colours_b = _round(a, colours_a, table), _round(b, colours_b, table)
+
+
+def _refine_alone(adjacency: Adjacency, colours: Colours) -> Colours:
+    classes = -1
+    while len(set(colours.values())) != classes:
+        classes = len(set(colours.values()))
+        colours = _round(adjacency, colours, {})
+    return colours
 
 
 def _round(adjacency: Adjacency, colours: Colours, table: dict) -> Colours:

@@ -167,6 +167,23 @@ cdef double largest(const double *c, double start) noexcept nogil:
     return eigen(c, q)
 
 
+cdef inline double nuclear_bound(const double *c) noexcept nogil:
+    """At least σ1 + σ2 + σ3 of C, and so at least the largest eigenvalue of K(C); exact for rank one.
+
+    (Σσ)² = Σσ² + 2 Σσσ', where Σσσ' is at most √3 times the Frobenius norm of the cofactors.
+    """
+    cdef double square = 0.0, cofactors = 0.0, minor
+    cdef int i, x, y
+    for i in range(9):
+        square += c[i] * c[i]
+    for x in range(3):
+        for y in range(3):
+            minor = (c[3 * ((x + 1) % 3) + (y + 1) % 3] * c[3 * ((x + 2) % 3) + (y + 2) % 3]
+                     - c[3 * ((x + 1) % 3) + (y + 2) % 3] * c[3 * ((x + 2) % 3) + (y + 1) % 3])
+            cofactors += minor * minor
+    return sqrt(square + 2.0 * sqrt(3.0 * cofactors)) * (1 + 1e-12)
+
+
 cdef inline void rotation_of(const double *q, double *u) noexcept nogil:
     """OUT u (3, 3): the rotation of the unit quaternion q = (w, x, y, z)."""
     cdef double w = q[0], x = q[1], y = q[2], z = q[3]
@@ -511,7 +528,7 @@ cdef class Search:
                 for y in range(9):
                     self.cov[self.cov_start[block] + s, y] -= mean[y]
                 if self.n_blocks > 1:
-                    bound = largest(&self.cov[self.cov_start[block] + s, 0], INFINITY)
+                    bound = nuclear_bound(&self.cov[self.cov_start[block] + s, 0])
                     if bound > top:
                         top = bound
             self.spread[block] = top
@@ -800,7 +817,7 @@ cdef class Search:
             self.block_stopped = False
             self._block_covariances()
             self._order_blocks()
-            if self.n_blocks > 3 or self.cov.shape[0] > 24:
+            if self.n_blocks > 8 or self.cov.shape[0] > 200:
                 eigen(&self.partial[0, 0], q)
                 self._alternate(q)
             self._descend(0)
