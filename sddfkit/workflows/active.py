@@ -284,7 +284,7 @@ class _Run:
     def all_rounds(self) -> list[dict[str, Any]]:
         """Label the seed, validation and test conformers, then go through the rounds."""
         self.asked = draw_seed_set(self.folds.pool, self.loop.seed_size, generator(self.seed, "seed set"))
-        with self.watch.stage("DFT: seed, validation and test"):
+        with self.watch.stage("labels: seed, validation and test"):
             self.labeller.label([*self.test, *self.validation, *self.asked], "labels for the start")
         rounds = [self.one_round(number) for number in range(self.loop.rounds + 1)]
         show_metrics(rounds)
@@ -344,7 +344,7 @@ class _Run:
         records = {record.record_id: record for record in left}
         chosen = [records[record_id]._replace(al_round=number) for record_id in ids]
         expected = self.ensemble.predict(chosen, forces=False).energy if chosen else np.empty(0)
-        with self.watch.stage("DFT: rounds of active learning"):
+        with self.watch.stage("labels: rounds of active learning"):
             self.labeller.label(chosen, f"labels for round {number + 1}")
         self.asked += chosen
         rows = chosen_rows(chosen, by_id, strategy.reason, expected, self.labeller.labels.records)
