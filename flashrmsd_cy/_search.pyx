@@ -12,12 +12,14 @@ import numpy as np
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.math cimport INFINITY, asin, atan2, cos, fabs, sin, sqrt
+from libc.math cimport INFINITY, cos, fabs, sin, sqrt
 from libc.stdlib cimport free, realloc
+
+from flashrmsd_cy._cells cimport Cell, eighth, quaternion, term, within
+from flashrmsd_cy._horn cimport eigen, exceeds, largest, nuclear_bound, rotation_of
 
 cdef enum:
     BLOCK_STEPS = 20_000        # nodes of the search over blocks before the search over rotations takes over
-cdef double ANGLE_FLOOR = 3e-8
 cdef double WIDE = 0.75         # cells with a larger radius are split without asking what could be gained in them
 
 cdef struct Placement:          # where b is put on a
@@ -26,181 +28,20 @@ cdef struct Placement:          # where b is put on a
     double[3] centre_b
     double squares              # Σ |a|² + Σ |b|² about the centroids
 
-cdef struct Cell:
-    double bound                # no mapping and no rotation of this cell gives a larger Σ a·U b
-    double half                 # half the side of the cube
-    double[3] at                # its centre on the face, where the coordinate `face` is 1 and all are within ±1
-    int face
 
+cdef void mean_over(double[:, ::1] x, const int[::1] start, const int[::1] atoms, double[:, ::1] out) noexcept nogil:
+    """OUT out (sets, 3): mean position of the atoms of each set."""
+    cdef Py_ssize_t s, i
+    cdef int e
+    for s in range(out.shape[0]):
+        for e in range(3):
+            out[s, e] = 0.0
+        for i in range(start[s], start[s + 1]):
+            for e in range(3):
+                out[s, e] += x[atoms[i], e]
+        for e in range(3):
+            out[s, e] /= start[s + 1] - start[s]
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Horn's matrix
-# ---------------------------------------------------------------------------------------------------------------------
-
-cdef inline void horn(const double *c, double *k) noexcept nogil:
-    """OUT k (4, 4): tr(U Cᵀ) = qᵀ K q for the rotation U of the unit quaternion q = (w, x, y, z); IN c (3, 3) = Σ a bᵀ."""
-    k[0] = c[0] + c[4] + c[8]
-    k[5] = c[0] - c[4] - c[8]
-    k[10] = c[4] - c[0] - c[8]
-    k[15] = c[8] - c[0] - c[4]
-    k[1] = k[4] = c[7] - c[5]
-    k[2] = k[8] = c[2] - c[6]
-    k[3] = k[12] = c[3] - c[1]
-    k[6] = k[9] = c[3] + c[1]
-    k[7] = k[13] = c[2] + c[6]
-    k[11] = k[14] = c[7] + c[5]
-
-
-cdef inline bint exceeds(const double *c, double t) noexcept nogil:
-    """Whether the largest eigenvalue of K(C) may exceed t: false only if t·1 − K has four positive pivots."""
-    cdef double k[16]
-    cdef double d0, d1, d2, d3, l1, l2, l3, m2, m3, e22, e23, e33
-    horn(c, k)
-    d0 = t - k[0]
-    if d0 <= 0:
-        return True
-    l1 = -k[1] / d0
-    l2 = -k[2] / d0
-    l3 = -k[3] / d0
-    d1 = t - k[5] + l1 * k[1]
-    if d1 <= 0:
-        return True
-    m2 = (-k[6] + l1 * k[2]) / d1
-    m3 = (-k[7] + l1 * k[3]) / d1
-    e22 = t - k[10] + l2 * k[2] - m2 * m2 * d1
-    e23 = -k[11] + l2 * k[3] - m2 * m3 * d1
-    e33 = t - k[15] + l3 * k[3] - m3 * m3 * d1
-    if e22 <= 0:
-        return True
-    return e33 - e23 * e23 / e22 <= 0
-
-
-cdef double eigen(const double *c, double *q) noexcept nogil:
-    """Largest eigenvalue of K(C) by cyclic Jacobi rotations, safe for multiple roots; OUT q (4,) its unit vector."""
-    cdef double k[16]
-    cdef double v[16]
-    cdef double theta, t, cs, sn, x, y, off, scale
-    cdef int sweep, i, j, m, best
-    horn(c, k)
-    for i in range(16):
-        v[i] = 0.0
-    for i in range(4):
-        v[5 * i] = 1.0
-    for sweep in range(30):
-        off = 0.0
-        scale = 0.0
-        for i in range(4):
-            scale += k[5 * i] * k[5 * i]
-            for j in range(i + 1, 4):
-                off += k[4 * i + j] * k[4 * i + j]
-        if off <= 1e-32 * scale or off == 0.0:
-            break
-        for i in range(3):
-            for j in range(i + 1, 4):
-                if k[4 * i + j] == 0.0:
-                    continue
-                theta = (k[5 * j] - k[5 * i]) / (2.0 * k[4 * i + j])
-                t = 1.0 / (fabs(theta) + sqrt(theta * theta + 1.0))
-                if theta < 0:
-                    t = -t
-                cs = 1.0 / sqrt(t * t + 1.0)
-                sn = t * cs
-                for m in range(4):
-                    x = k[4 * m + i]
-                    y = k[4 * m + j]
-                    k[4 * m + i] = cs * x - sn * y
-                    k[4 * m + j] = sn * x + cs * y
-                for m in range(4):
-                    x = k[4 * i + m]
-                    y = k[4 * j + m]
-                    k[4 * i + m] = cs * x - sn * y
-                    k[4 * j + m] = sn * x + cs * y
-                for m in range(4):
-                    x = v[4 * m + i]
-                    y = v[4 * m + j]
-                    v[4 * m + i] = cs * x - sn * y
-                    v[4 * m + j] = sn * x + cs * y
-    best = 0
-    for i in range(1, 4):
-        if k[5 * i] > k[5 * best]:
-            best = i
-    for i in range(4):
-        q[i] = v[4 * i + best]
-    return k[5 * best]
-
-
-cdef double largest(const double *c, double start) noexcept nogil:
-    """Largest eigenvalue of K(C) by Newton's method on its quartic (QCP: Theobald 2005), from above: start ≥ it."""
-    cdef double k[16]
-    cdef double q[4]
-    cdef double c2, c1, c0, x, x2, p, dp, step, a, b, d, e, f, g
-    cdef int i
-    horn(c, k)
-    c2 = 0.0
-    for i in range(9):
-        c2 += c[i] * c[i]
-    if c2 == 0.0:
-        return 0.0
-    c1 = -8.0 * (c[0] * (c[4] * c[8] - c[5] * c[7]) - c[1] * (c[3] * c[8] - c[5] * c[6])
-                 + c[2] * (c[3] * c[7] - c[4] * c[6]))
-    a = k[0] * k[5] - k[1] * k[1]
-    b = k[0] * k[6] - k[1] * k[2]
-    d = k[0] * k[7] - k[1] * k[3]
-    e = k[1] * k[6] - k[5] * k[2]
-    f = k[1] * k[7] - k[5] * k[3]
-    g = k[2] * k[7] - k[6] * k[3]
-    c0 = (a * (k[10] * k[15] - k[11] * k[11]) - b * (k[6] * k[15] - k[7] * k[11]) + d * (k[6] * k[11] - k[7] * k[10])
-          + e * (k[2] * k[15] - k[3] * k[11]) - f * (k[2] * k[11] - k[3] * k[10]) + g * (k[2] * k[7] - k[3] * k[6]))
-    x = sqrt(3.0 * c2)          # σ1 + σ2 + σ3 is at most √3 times the Frobenius norm
-    if start < x:
-        x = start
-    for i in range(50):
-        x2 = x * x
-        p = (x2 - 2.0 * c2) * x2 + c1 * x + c0
-        dp = 4.0 * (x2 - c2) * x + c1
-        if dp <= 1e-4 * c2 * x:      # near a multiple root Newton loses half its digits
-            break
-        step = p / dp
-        x -= step
-        if fabs(step) <= 1e-14 * x:
-            return x
-    return eigen(c, q)
-
-
-cdef inline double nuclear_bound(const double *c) noexcept nogil:
-    """At least σ1 + σ2 + σ3 of C, and so at least the largest eigenvalue of K(C); exact for rank one.
-
-    (Σσ)² = Σσ² + 2 Σσσ', where Σσσ' is at most √3 times the Frobenius norm of the cofactors.
-    """
-    cdef double square = 0.0, cofactors = 0.0, minor
-    cdef int i, x, y
-    for i in range(9):
-        square += c[i] * c[i]
-    for x in range(3):
-        for y in range(3):
-            minor = (c[3 * ((x + 1) % 3) + (y + 1) % 3] * c[3 * ((x + 2) % 3) + (y + 2) % 3]
-                     - c[3 * ((x + 1) % 3) + (y + 2) % 3] * c[3 * ((x + 2) % 3) + (y + 1) % 3])
-            cofactors += minor * minor
-    return sqrt(square + 2.0 * sqrt(3.0 * cofactors)) * (1 + 1e-12)
-
-
-cdef inline void rotation_of(const double *q, double *u) noexcept nogil:
-    """OUT u (3, 3): the rotation of the unit quaternion q = (w, x, y, z)."""
-    cdef double w = q[0], x = q[1], y = q[2], z = q[3]
-    u[0] = w * w + x * x - y * y - z * z
-    u[4] = w * w - x * x + y * y - z * z
-    u[8] = w * w - x * x - y * y + z * z
-    u[1] = 2 * (x * y - w * z)
-    u[3] = 2 * (x * y + w * z)
-    u[2] = 2 * (x * z + w * y)
-    u[6] = 2 * (x * z - w * y)
-    u[5] = 2 * (y * z - w * x)
-    u[7] = 2 * (y * z + w * x)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The search
-# ---------------------------------------------------------------------------------------------------------------------
 
 @cython.final
 cdef class Search:
@@ -921,96 +762,3 @@ cdef class Search:
         if self.pending is not None:
             raise self.pending
         return found, found >= 0 or not self.stopped
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Cells of rotations
-# ---------------------------------------------------------------------------------------------------------------------
-
-cdef void mean_over(double[:, ::1] x, const int[::1] start, const int[::1] atoms, double[:, ::1] out) noexcept nogil:
-    """OUT out (sets, 3): mean position of the atoms of each set."""
-    cdef Py_ssize_t s, i
-    cdef int e
-    for s in range(out.shape[0]):
-        for e in range(3):
-            out[s, e] = 0.0
-        for i in range(start[s], start[s + 1]):
-            for e in range(3):
-                out[s, e] += x[atoms[i], e]
-        for e in range(3):
-            out[s, e] /= start[s + 1] - start[s]
-
-
-cdef inline double term(const double *a, const double *a0, const double *b, const double *b0, const double *s,
-                        const double *s0, double cd, double sd) noexcept nogil:
-    """Largest p·V d for rotations V by at most the angle with cosine cd, sine sd: p = a − a0, d = (b − b0) − (s − s0)."""
-    cdef double p, d, pp = 0.0, dd = 0.0, pd = 0.0, square
-    cdef int e
-    for e in range(3):
-        p = a[e] - a0[e]
-        d = (b[e] - b0[e]) - (s[e] - s0[e])
-        pp += p * p
-        dd += d * d
-        pd += p * d
-    square = pp * dd
-    if pd >= 0 and pd * pd >= square * cd * cd and cd >= 0:
-        return sqrt(square)
-    if cd < 0 and pd >= cd * sqrt(square):
-        return sqrt(square)
-    square -= pd * pd
-    return pd * cd + (sqrt(square) * sd if square > 0 else 0.0)
-
-
-cdef void eighth(const Cell *cell, int i, Cell *part) noexcept nogil:
-    """OUT part: one of the eight halves-in-each-direction of a cell."""
-    cdef int e
-    part.face = cell.face
-    part.half = cell.half / 2
-    part.bound = cell.bound
-    for e in range(3):
-        part.at[e] = cell.at[e] + (part.half if (i >> e) & 1 else -part.half)
-
-
-cdef double quaternion(const Cell *cell, double *q) noexcept nogil:
-    """OUT q (4,): unit quaternion at the centre of a cell; returns the angle (on the sphere) to its farthest corner."""
-    cdef double least = 1.0, dot, size, x
-    cdef double norm = sqrt(1.0 + cell.at[0] * cell.at[0] + cell.at[1] * cell.at[1] + cell.at[2] * cell.at[2])
-    cdef int i, e, place
-    for e in range(4):
-        place = e - (1 if e > cell.face else 0)
-        q[e] = (1.0 if e == cell.face else cell.at[place]) / norm
-    for i in range(8):
-        size = 0.0
-        dot = 0.0
-        for e in range(4):
-            place = e - (1 if e > cell.face else 0)
-            x = 1.0 if e == cell.face else cell.at[place] + (cell.half if (i >> place) & 1 else -cell.half)
-            size += x * x
-            dot += x * q[e]
-        dot /= sqrt(size)
-        if dot < least:
-            least = dot
-    # The floor covers the digits that 1 − cos loses in tiny cells.
-    return 2.0 * asin(sqrt((1.0 - least) / 2.0)) + ANGLE_FLOOR
-
-
-cdef double within(const double *c, const double *q0, double radius, double top) noexcept nogil:
-    """Bound on qᵀ K(C) q for unit q within `radius` of q0, where top is the largest eigenvalue of K."""
-    cdef double k[16]
-    cdef double kq, here = 0.0, norm = 0.0, across, middle, reach, phase
-    cdef int i, j
-    horn(c, k)
-    for i in range(4):
-        kq = 0.0
-        for j in range(4):
-            kq += k[4 * i + j] * q0[j]
-        here += q0[i] * kq
-        norm += kq * kq
-    across = sqrt(norm - here * here) if norm > here * here else 0.0
-    middle = (here + top) / 2
-    reach = sqrt((here - top) * (here - top) / 4 + across * across)
-    phase = atan2(across, (here - top) / 2)
-    if phase <= 2 * radius:
-        return top if middle + reach > top else middle + reach
-    here = middle + reach * cos(2 * radius - phase)
-    return top if here > top else here

@@ -1,0 +1,88 @@
+# cython: language_level=3, cdivision=True
+"""Cells of rotations: the half sphere of unit quaternions, seen from its centre on the faces of four cubes."""
+
+from libc.math cimport asin, atan2, cos, sqrt
+
+from flashrmsd_cy._horn cimport horn
+
+
+cdef struct Cell:
+    double bound                # no mapping and no rotation of this cell gives a larger Σ a·U b
+    double half                 # half the side of the cube
+    double[3] at                # its centre on the face, where the coordinate `face` is 1 and all are within ±1
+    int face
+
+
+cdef inline double term(const double *a, const double *a0, const double *b, const double *b0, const double *s,
+                        const double *s0, double cd, double sd) noexcept nogil:
+    """Largest p·V d for rotations V by at most the angle with cosine cd, sine sd: p = a − a0, d = (b − b0) − (s − s0)."""
+    cdef double p, d, pp = 0.0, dd = 0.0, pd = 0.0, square
+    cdef int e
+    for e in range(3):
+        p = a[e] - a0[e]
+        d = (b[e] - b0[e]) - (s[e] - s0[e])
+        pp += p * p
+        dd += d * d
+        pd += p * d
+    square = pp * dd
+    if pd >= 0 and pd * pd >= square * cd * cd and cd >= 0:
+        return sqrt(square)
+    if cd < 0 and pd >= cd * sqrt(square):
+        return sqrt(square)
+    square -= pd * pd
+    return pd * cd + (sqrt(square) * sd if square > 0 else 0.0)
+
+
+cdef inline void eighth(const Cell *cell, int i, Cell *part) noexcept nogil:
+    """OUT part: one of the eight halves-in-each-direction of a cell."""
+    cdef int e
+    part.face = cell.face
+    part.half = cell.half / 2
+    part.bound = cell.bound
+    for e in range(3):
+        part.at[e] = cell.at[e] + (part.half if (i >> e) & 1 else -part.half)
+
+
+cdef inline double quaternion(const Cell *cell, double *q) noexcept nogil:
+    """OUT q (4,): unit quaternion at the centre of a cell; returns the angle (on the sphere) to its farthest corner."""
+    cdef double least = 1.0, dot, size, x
+    cdef double norm = sqrt(1.0 + cell.at[0] * cell.at[0] + cell.at[1] * cell.at[1] + cell.at[2] * cell.at[2])
+    cdef int i, e, place
+    for e in range(4):
+        place = e - (1 if e > cell.face else 0)
+        q[e] = (1.0 if e == cell.face else cell.at[place]) / norm
+    for i in range(8):
+        size = 0.0
+        dot = 0.0
+        for e in range(4):
+            place = e - (1 if e > cell.face else 0)
+            x = 1.0 if e == cell.face else cell.at[place] + (cell.half if (i >> place) & 1 else -cell.half)
+            size += x * x
+            dot += x * q[e]
+        dot /= sqrt(size)
+        if dot < least:
+            least = dot
+    # The floor covers the digits that 1 − cos loses in tiny cells.
+    return 2.0 * asin(sqrt((1.0 - least) / 2.0)) + 3e-8
+
+
+cdef inline double within(const double *c, const double *q0, double radius, double top) noexcept nogil:
+    """Bound on qᵀ K(C) q for unit q within `radius` of q0, where top is the largest eigenvalue of K."""
+    cdef double k[16]
+    cdef double kq, here = 0.0, norm = 0.0, across, middle, reach, phase
+    cdef int i, j
+    horn(c, k)
+    for i in range(4):
+        kq = 0.0
+        for j in range(4):
+            kq += k[4 * i + j] * q0[j]
+        here += q0[i] * kq
+        norm += kq * kq
+    across = sqrt(norm - here * here) if norm > here * here else 0.0
+    middle = (here + top) / 2
+    reach = sqrt((here - top) * (here - top) / 4 + across * across)
+    phase = atan2(across, (here - top) / 2)
+    if phase <= 2 * radius:
+        return top if middle + reach > top else middle + reach
+    here = middle + reach * cos(2 * radius - phase)
+    return top if here > top else here
