@@ -15,7 +15,7 @@ help:
 
 setup: .venv/.ready
 
-.venv/.ready: requirements.lock pyproject.toml .ci/setup .ci/viewer.py $(wildcard flashrmsd_cy/*.pyx)
+.venv/.ready: requirements.lock pyproject.toml .ci/setup .ci/viewer.py $(wildcard flashrmsd_cy/*.pyx flashrmsd_cy/*.pxd)
 	@sh .ci/setup
 
 demo: .venv/.ready

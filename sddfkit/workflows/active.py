@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from rdkit import Chem
 
 from sddfkit.active import Pool, Strategy
 from sddfkit.chem.fingerprints import maccs
 from sddfkit.data.records import Record
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
-from sddfkit.data.splits import assert_no_leak, fold_of, split_hash
 from sddfkit.factory import Cluster, Store
 from sddfkit.models.ensemble import Ensemble, EnsemblePrediction
 from sddfkit.qc.levels import Level
@@ -32,10 +29,9 @@ from sddfkit.workflows.label import (
     make_conformers,
     save_snapshot,
 )
+from sddfkit.workflows.split import Folds, Split, elements, split_records
 from sddfkit.workflows.summary import chosen_rows, molblocks, prediction_rows, report_document
 from sddfkit.workflows.train import Recipe, Trainers, out_of_fold_errors, train_ensemble
-
-Split = Callable[..., pa.Table]
 
 
 @dataclass(frozen=True)
@@ -60,69 +56,6 @@ class LoopSettings:
                 raise ValueError(f"loop.{name} is {getattr(self, name)}, expected at least 1")
         if self.rounds < 0 or self.round_size < 0:
             raise ValueError(f"loop.rounds and loop.round_size must not be negative: {self.rounds}, {self.round_size}")
-
-
-@dataclass(frozen=True)
-class Folds:
-    """Records by fold. Only ``pool`` ever reaches a strategy, and only its labels reach the reference energies.
-
-    ``unseen`` are validation and test records with an element that no record of the pool has: no model trained on
-    the pool can predict them, so they are set aside, and named.
-    """
-
-    table: pa.Table
-    pool: list[Record]
-    validation: list[Record]
-    test: list[Record]
-    unseen: list[Record]
-
-    def document(self, records: Sequence[Record]) -> dict[str, Any]:
-        """Return the split as a report shows it: molecules, scaffolds and records by fold."""
-        rows = self.table.to_pylist()
-        fold = fold_of(self.table)
-        counts = {
-            name: {
-                "molecules": sum(row["fold"] == name for row in rows),
-                "scaffolds": len({row["scaffold"] for row in rows if row["fold"] == name}),
-                "records": sum(fold[record.molecule_id] == name for record in records),
-            }
-            for name in ("train", "validation", "test", "excluded")
-        }
-        excluded = {row["molecule_id"]: row["reason"] for row in rows if row["fold"] == "excluded"}
-        excluded |= {record.molecule_id: "holds an element that no training molecule has" for record in self.unseen}
-        return {
-            "hash": split_hash(self.table),
-            "folds": counts,
-            "excluded": [{"molecule_id": key, "reason": reason} for key, reason in sorted(excluded.items())],
-        }
-
-
-def split_records(records: Sequence[Record], molecules: Mapping[str, Chem.Mol], split: Split, seed: int) -> Folds:
-    """Split molecules by scaffold and sort their records into folds; refuse a split with an empty fold."""
-    present = {record.molecule_id for record in records}
-    table = split({key: mol for key, mol in molecules.items() if key in present}, rng=generator(seed, "split"))
-    assert_no_leak(table)
-    fold = fold_of(table)
-    pool, validation, test = (
-        [record for record in records if fold[record.molecule_id] == name] for name in ("train", "validation", "test")
-    )
-    known = elements(pool)
-    unseen = [record for record in [*validation, *test] if not elements([record]) <= known]
-    aside = {record.record_id for record in unseen}
-    folds = Folds(
-        table,
-        pool,
-        [record for record in validation if record.record_id not in aside],
-        [record for record in test if record.record_id not in aside],
-        unseen,
-    )
-    for name, rows in (("train", folds.pool), ("validation", folds.validation), ("test", folds.test)):
-        if not rows:
-            raise ValueError(
-                f"the {name} fold is empty: {len(present)} molecules have too few different scaffolds for a strict "
-                "split; add molecules, or change split.fractions"
-            )
-    return folds
 
 
 def spread(records: Sequence[Record], n: int, rng: np.random.Generator) -> list[Record]:
@@ -150,11 +83,6 @@ def draw_seed_set(pool: Sequence[Record], n: int, rng: np.random.Generator) -> l
             drawn.append(record)
             seen |= elements([record])
     return drawn
-
-
-def elements(records: Sequence[Record]) -> set[int]:
-    """Return the atomic numbers in some records."""
-    return {int(z) for record in records for z in record.atomic_numbers}
 
 
 def make_pool(records: Sequence[Record], ensemble: Ensemble, needs: frozenset[str]) -> Pool:
@@ -355,8 +283,8 @@ class _Run:
     def labelled_pool(self, number: int, train: Sequence[Record]) -> Pool:
         """Return what is labelled, with out-of-fold errors, for a strategy that learns."""
         errors = out_of_fold_errors(
-            self.trainers, self.recipe, train, self.references, folds=self.loop.error_folds, seed=self.seed,
-            rng=generator(self.seed, "error folds", str(number)),
+            self.trainers, self.recipe, train, self.labels(self.validation), self.references,
+            folds=self.loop.error_folds, seed=self.seed, rng=generator(self.seed, "error folds", str(number)),
             description=f"round {number}: errors on unseen molecules",
         )  # fmt: skip
         return Pool(

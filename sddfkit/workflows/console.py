@@ -12,6 +12,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 T = TypeVar("T")
+LINE_EVERY_S = 20.0
 
 
 def say(text: str) -> None:
@@ -21,20 +22,29 @@ def say(text: str) -> None:
 
 
 def progress(description: str) -> Callable[[Iterable[T], int], Iterable[T]]:
-    """Return a function that shows an iterable's progress, rate and ETA on standard error."""
-    quiet = not sys.stderr.isatty()
+    """Return a function that shows an iterable's progress, rate and ETA on standard error.
+
+    A bar for a person at a terminal; a line every twenty seconds for a log.
+    """
 
     def wrap(items: Iterable[T], total: int) -> Iterable[T]:
-        return tqdm(
-            items,
-            total=total,
-            desc=description,
-            mininterval=20.0 if quiet else 0.2,
-            dynamic_ncols=True,
-            leave=not quiet,
-        )
+        if not sys.stderr.isatty():
+            return _lines(items, total, description)
+        return tqdm(items, total=total, desc=description, dynamic_ncols=True)
 
     return wrap
+
+
+def _lines(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+    begun = said = time.monotonic()
+    print(f"{description}: 0/{total}", file=sys.stderr, flush=True)
+    for done, item in enumerate(items, start=1):
+        now = time.monotonic()
+        if now - said >= LINE_EVERY_S or done == total:
+            left = (now - begun) / done * (total - done)
+            print(f"{description}: {done}/{total}, ETA {left:.0f} s", file=sys.stderr, flush=True)
+            said = now
+        yield item
 
 
 class Stopwatch:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +16,19 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sddfkit.data.records import Record, check_one_level, from_records
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
-from sddfkit.data.splits import assert_no_leak, fold_of
 from sddfkit.models.ensemble import Ensemble
 from sddfkit.models.graphs import graph, graph_stats
 from sddfkit.training.fit import fit_member
 from sddfkit.training.parent_run import ParentRun
 from sddfkit.workflows.console import progress
 from sddfkit.workflows.evaluate import evaluate, show_metrics
-from sddfkit.workflows.label import generator, load_snapshot
+from sddfkit.workflows.label import load_snapshot
+from sddfkit.workflows.split import Split, split_records
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,9 @@ class Trainers:
         if self._pool is None:
             # Spawned, not forked: torch and MLflow hold threads that do not survive a fork.
             context = multiprocessing.get_context("spawn")
+            if multiprocessing.get_start_method(allow_none=True) not in multiprocessing.get_all_start_methods():
+                # joblib's workers name a start method of their own, which the processes spawned here do not know.
+                multiprocessing.set_start_method("spawn", force=True)
             self._pool = ProcessPoolExecutor(
                 self.workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
             )
@@ -159,6 +161,7 @@ def out_of_fold_errors(
     trainers: Trainers,
     recipe: Recipe,
     labelled: Sequence[Record],
+    validation: Sequence[Record],
     references: ReferenceEnergies,
     *,
     folds: int,
@@ -168,15 +171,15 @@ def out_of_fold_errors(
 ) -> NDArray[np.float64]:
     """Return each member's absolute error on rows that it was not trained on, shape (members, records), eV/atom.
 
-    The molecules are dealt into folds; each member is trained once per fold on the other folds, with the held-out fold
-    as validation data.
+    The molecules are dealt into folds; each member is trained once per fold on the others. The fold that is left out
+    takes no part, not even in the choice of the best epoch: that is what `validation` is for.
     """
     fold = molecule_folds(labelled, folds, rng)
     jobs: dict[str, dict[str, Any]] = {}
     for held_out in range(folds):
         rest = [record for record, f in zip(labelled, fold, strict=True) if f != held_out]
         unseen = [record for record, f in zip(labelled, fold, strict=True) if f == held_out]
-        for name, job in member_jobs(recipe, rest, unseen, references, seed=seed, held_out=unseen).items():
+        for name, job in member_jobs(recipe, rest, validation, references, seed=seed, held_out=unseen).items():
             jobs[f"{name}/{held_out}"] = job
     _run(trainers, jobs, description)
     errors = np.empty((len(recipe.models), len(labelled)))
@@ -239,7 +242,7 @@ def _end_with(parent: int) -> None:
 def train_from_snapshot(
     *,
     snapshot: Path,
-    split: Callable[..., pa.Table],
+    split: Split,
     models: Mapping[str, Mapping[str, Any]],
     trainer: Mapping[str, Any],
     tracking: Mapping[str, Any],
@@ -251,12 +254,8 @@ def train_from_snapshot(
 ) -> Path:
     """Train an ensemble on a snapshot, judge it on the test fold, and return the ensemble's folder."""
     records, atoms = load_snapshot(snapshot)
-    table = split({record.molecule_id: record.smiles for record in records}, rng=generator(seed, "split"))
-    assert_no_leak(table)
-    fold = fold_of(table)
-    train, validation, test = (
-        [record for record in records if fold[record.molecule_id] == name] for name in ("train", "validation", "test")
-    )
+    folds = split_records(records, {record.molecule_id: record.smiles for record in records}, split, seed)
+    train, validation, test = folds.pool, folds.validation, folds.test
     references = fit_reference_energies(train, atoms)
     with (
         Trainers(workers) as trainers,

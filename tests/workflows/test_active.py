@@ -11,9 +11,10 @@ from sddfkit.active import Pool, Random
 from sddfkit.chem import etkdg, molecule_id, molecules_from_smiles
 from sddfkit.data import Record, conformer_records, fold_of, strict_scaffold_split, to_records
 from sddfkit.workflows import active as module
-from sddfkit.workflows.active import LoopSettings, _Run, draw_seed_set, elements, split_records, spread
+from sddfkit.workflows.active import LoopSettings, _Run, draw_seed_set, spread
 from sddfkit.workflows.console import Stopwatch
 from sddfkit.workflows.label import Labels, generator
+from sddfkit.workflows.split import elements, split_records
 
 SMILES = ["CCO", "CCN", "CC=O", "C1CC1", "C1CO1", "c1ccoc1", "c1ccsc1", "CCCO", "CC(C)O", "CC(=O)O", "CCS", "C1CCC1",
           "C1CCCC1", "c1cc[nH]c1", "CF", "CCCl"]  # fmt: skip
@@ -171,8 +172,9 @@ def test_the_test_fold_reaches_neither_strategy_nor_references_nor_training(mole
         seen["validation"] |= ids(validation)
         return Known(), {}
 
-    def errors(trainers, recipe, rows, found, **settings):
+    def errors(trainers, recipe, rows, validation, found, **settings):
         del trainers, recipe, found, settings
+        seen["validation"] |= ids(validation)
         seen["errors"] |= ids(rows)
         return np.zeros((1, len(rows)))
 

@@ -91,7 +91,9 @@ def test_an_interrupt_stops_within_seconds_and_loses_nothing(job):
     assert stop["seconds"] < 20
     assert job["known"] >= 2
     with sqlite3.connect(job["root"] / "sddfkit-data" / "store.sqlite") as connection:
-        successes = connection.execute("select key, count(*) from attempts where state = 'done' group by key").fetchall()
+        successes = connection.execute(
+            "select key, count(*) from attempts where state = 'done' group by key"
+        ).fetchall()
     assert successes and all(count == 1 for _, count in successes), "a finished calculation was done again"
     assert job["first"]["calculations"]["known"] >= job["known"]
 
@@ -126,7 +128,7 @@ def test_the_report_tells_the_story(job):
     assert {"H", "C", "O"} <= set(report["references"])
     # ωB97X/6-31G(d) energies of isolated atoms pull the fit: carbon is near -37.8 Eh
     assert report["references"]["C"] == pytest.approx(-37.8 * 27.2114, abs=30)
-    assert "ETA" in job["output"] or "<" in job["output"], "long stages show progress"
+    assert "ETA" in job["output"], "long stages show progress"
 
 
 def test_the_snapshot_is_labelled_at_one_level_and_knows_its_origin(job):
