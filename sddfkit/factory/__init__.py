@@ -16,7 +16,7 @@ spool
     collects what lies there.
 
 Only the process that opened the store for writing changes it; engines never open it. Results stay in atomic units
-(bohr, hartree) as QCSchema documents; :func:`to_records <sddfkit.factory.export.labelled>` converts them.
+(bohr, hartree) as QCSchema documents; :func:`sddfkit.factory.export.labelled` converts them.
 
 A notebook needs :class:`Store`, :class:`Batch` and :class:`Cluster`.
 """
