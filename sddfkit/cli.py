@@ -67,8 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(verb: str, overrides: list[str]) -> int:
     _quiet()
     signal.signal(signal.SIGTERM, _as_interrupt)
-    import hydra
-
+    try:
+        import hydra
+    except ModuleNotFoundError as error:
+        print(f"sddfkit {verb} needs more than the base install ({error}): pip install 'sddfkit[all]'", file=sys.stderr)
+        return 1
     sys.argv = [f"sddfkit {verb}", *overrides]
     try:
         hydra.main(version_base="1.3", config_path="pkg://sddfkit.conf", config_name=verb)(run_job)()
