@@ -38,8 +38,9 @@ from sddfkit.workflows.train import Recipe, Trainers, out_of_fold_errors, train_
 class LoopSettings:
     """How many conformers are labelled when, and how many processes train.
 
-    ``seed_size`` conformers of the training fold are drawn at random before the first round, ``round_size`` are chosen
-    at the end of each round but the last; the validation and test conformers are labelled once, at the start.
+    ``seed_size`` conformers of the training fold are drawn at random before the first round (one of each molecule
+    before a second of any), ``round_size`` are chosen at the end of each round but the last; the validation and test
+    conformers are labelled once, at the start.
     """
 
     rounds: int
@@ -70,12 +71,11 @@ def spread(records: Sequence[Record], n: int, rng: np.random.Generator) -> list[
 
 
 def draw_seed_set(pool: Sequence[Record], n: int, rng: np.random.Generator) -> list[Record]:
-    """Draw `n` records at random, then add the first drawn that holds each element still missing.
+    """Draw `n` records at random, as :func:`spread` does, then add the next that holds each element still missing.
 
     A network refuses elements that it has never seen, so the first ensemble must have met all those of the pool.
     """
-    by_id = sorted(pool, key=lambda record: record.record_id)
-    order = [by_id[i] for i in rng.permutation(len(by_id))]
+    order = spread(pool, len(pool), rng)
     drawn, rest = order[:n], order[n:]
     seen = elements(drawn)
     for record in rest:
