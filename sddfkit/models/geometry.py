@@ -11,6 +11,11 @@ import torch
 from torch import Tensor, nn
 
 
+_RADIAL_SCALE = 8.0
+"""Bond lengths differ by hundredths of an Å. Scaled up, the radial basis feels them as strongly as the element pair, and
+forces are learned several times faster."""
+
+
 class Edges(NamedTuple):
     """The directed edges j → i of a batch, as the convolutions see them.
 
@@ -83,7 +88,7 @@ class EdgeFeatures(nn.Module):
 
     With d = x_j − x_i, unit vector d̂ and the element pair and bond type of the edge::
 
-        g_ij  = SiLU(T_pair{z_i, z_j} + T_bond[b_ij] + W_r bessel(|d|))
+        g_ij  = SiLU(T_pair{z_i, z_j} + T_bond[b_ij] + 8 W_r bessel(|d|))
         n_i^k = softnormalised Σ_j w(|d|) (W_n g_ij)_k d̂            local normals, k = 1 … n_normals
         e_ij  = W_g g_ij + W_a [n_i·d̂, −n_j·d̂, n_i·n_j]             cosines of the point-pair angles
 
@@ -134,7 +139,9 @@ class EdgeFeatures(nn.Module):
         unit = vector / distance[:, None]
         weight = envelope(distance, self.cutoff)[:, None]
         pair = self.pair(pair_index(element[source], element[target]))
-        g = nn.functional.silu(pair + self.bond(edge_bond) + self.radial(bessel(distance, self.cutoff, self.n_radial)))
+        g = nn.functional.silu(
+            pair + self.bond(edge_bond) + self.radial(_RADIAL_SCALE * bessel(distance, self.cutoff, self.n_radial))
+        )
         normals = _normals(weight * self.normal(g), unit, target, len(pos))
         n_i, n_j = normals.index_select(0, target), normals.index_select(0, source)
         cosines = torch.cat([(n_i * unit[:, None]).sum(-1), -(n_j * unit[:, None]).sum(-1), (n_i * n_j).sum(-1)], dim=1)
