@@ -10,10 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-
 _RADIAL_SCALE = 8.0
-"""Bond lengths differ by hundredths of an Å. Scaled up, the radial basis feels them as strongly as the element pair, and
-forces are learned several times faster."""
+"""Bond lengths differ by hundredths of an Å. Scaled up, the radial basis feels them as strongly as the element pair,
+and forces are learned in fewer steps."""
 
 
 class Edges(NamedTuple):
