@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from sddfkit.factory.jobs import Calculation
-from sddfkit.factory.retry import verdict
+from sddfkit.factory.retry import OPEN_AGAIN, verdict
 from sddfkit.factory.store import Store, attempts, calculations, now, requests, results
 from sddfkit.qc import supervisor
 
@@ -55,7 +55,10 @@ class Batch:
         collect(store)
 
     def add(self, wanted: Sequence[Calculation]) -> int:
-        """Ask for calculations and return how many of them are known already (finished or failed for good)."""
+        """Ask for calculations and return how many of them are known already (finished or failed for good).
+
+        Failures for reasons that lay outside the calculation are open again.
+        """
         if not wanted:
             return 0
         keys = {item.key for item in wanted}
@@ -63,6 +66,16 @@ class Batch:
             connection.execute(insert(calculations).on_conflict_do_nothing(), [_row(item) for item in wanted])
             connection.execute(
                 insert(requests).on_conflict_do_nothing(), [{"batch": self.name, "key": key} for key in sorted(keys)]
+            )
+            mine = sa.select(requests.c.key).where(requests.c.batch == self.name)
+            connection.execute(
+                calculations.update()
+                .where(
+                    calculations.c.key.in_(mine),
+                    calculations.c.state == "failed",
+                    calculations.c.error_class.in_(OPEN_AGAIN),
+                )
+                .values(state="ready")
             )
         return len(keys) - len(self._open_keys(keys))
 

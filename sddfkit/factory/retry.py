@@ -16,6 +16,10 @@ BUDGET: Final[dict[str, int]] = {
 }
 
 
+# Failures that say more about the machine than about the calculation: asking again tries again.
+OPEN_AGAIN: Final[frozenset[str]] = frozenset({"disk", "engine_lost", "unknown"})
+
+
 def verdict(error_class: str, failures_of_class: int) -> Literal["ready", "failed", "held"]:
     """Return the next state of a calculation after it failed.
 

@@ -18,7 +18,7 @@ ErrorType = Literal["input", "convergence", "memory", "time", "killed", "disk", 
 
 _FROM_QCENGINE: dict[str, ErrorType] = {
     "input_error": "input",
-    "resource_error": "input",
+    "resource_error": "unknown",
     "convergence_error": "convergence",
     "memory": "memory",
     "disk": "disk",

@@ -162,6 +162,16 @@ def test_a_killed_worker_is_an_attempt_and_the_calculation_is_tried_again(store,
     assert store.select(sa.select(calculations.c.state)) == [{"state": "done"}]
 
 
+@pytest.mark.parametrize(("error_class", "is_open"), [("unknown", 1), ("disk", 1), ("input", 0), ("time", 0)])
+def test_asking_again_opens_what_failed_for_reasons_of_the_machine(store, error_class, is_open):
+    asked, _ = ask(store, [water()])
+    Batch(store, "b").add(asked)
+    with store.writing() as connection:
+        connection.execute(calculations.update().values(state="failed", error_class=error_class))
+    assert Batch(store, "again").add(asked) == 1 - is_open
+    assert Batch(store, "again").open_count() == is_open
+
+
 def test_isolated_atoms_have_their_ground_state(store, pool):
     asked = plan_atoms({1, 8}, LEVEL, LEVEL.choose())
     assert [asked[z].input["molecule"]["molecular_multiplicity"] for z in (1, 8)] == [2, 3]

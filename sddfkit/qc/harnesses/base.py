@@ -37,7 +37,7 @@ class Harness(ProgramHarness):
         """
         problem = self.problem()
         if problem is not None and raise_error:
-            raise CalculationError("input", f"{self.name}: {problem} {self.install_hint}")
+            raise CalculationError("unknown", f"{self.name}: {problem} {self.install_hint}")
         return problem is None
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qcengine.config import TaskConfig
 
 FUNCTIONALS: Final[dict[str, str]] = {"wb97x": "wb97x", "pbe": "pbe,pbe", "pbe0": "pbe0"}
-"""Method names in PySCF's spelling; only those whose energies were compared with Psi4's."""
+"""Method names in PySCF's spelling, where the programs mean the same functional; the tests hold wb97x to Psi4's."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _mean_field(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: fl
     method = input_data.specification.model.method
     if method.lower() not in FUNCTIONALS:
         known = ", ".join(FUNCTIONALS)
-        raise CalculationError("input", f"method {method!r} has not been compared between programs; known: {known}")
+        raise CalculationError("input", f"method {method!r} is not known to mean the same in all programs; known: {known}")
     mol = _mole(input_data, keywords, memory_mib)
     mf = (dft.RKS if mol.spin == 0 else dft.UKS)(mol, xc=FUNCTIONALS[method.lower()])
     if keywords.density_fit:
