@@ -139,7 +139,7 @@ def _mean_field(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: fl
     method = input_data.specification.model.method
     if method.lower() not in FUNCTIONALS:
         known = ", ".join(FUNCTIONALS)
-        raise CalculationError("input", f"method {method!r} is not known to mean the same in all programs; known: {known}")
+        raise CalculationError("input", f"method {method!r} may differ between programs; known: {known}")
     mol = _mole(input_data, keywords, memory_mib)
     mf = (dft.RKS if mol.spin == 0 else dft.UKS)(mol, xc=FUNCTIONALS[method.lower()])
     if keywords.density_fit:
