@@ -81,7 +81,7 @@ def known(value: float | None) -> bool:
 
 def _tiles(report: Mapping[str, Any], derived: Mapping[str, Any]) -> list[Markup]:
     calculations, level = report["calculations"], report["level"]
-    labelled = calculations["known"] + calculations["computed"]
+    labelled = calculations["labelled"]
     molecules = report["molecules"]["accepted"]
     wall = sum(t["wall_s"] for t in report["timings"])
     return [
@@ -144,11 +144,12 @@ def _summary(report: Mapping[str, Any], derived: Mapping[str, Any]) -> list[Mark
 
 def _labelled(report: Mapping[str, Any]) -> str:
     level, calculations = report["level"], report["calculations"]
-    labelled = calculations["known"] + calculations["computed"]
+    labelled = calculations["labelled"]
     failed = f", {count(calculations['failed'], 'calculation')} failed" if calculations["failed"] else ", none failed"
     return (
         f"{count(labelled, 'conformer')} of the {count(report['molecules']['accepted'], 'molecule')} have energies and "
         f"forces at {level_of(level)} from {program_of(level)}; "
+        f"of {number_of(calculations['known'] + calculations['computed'])} calculations, isolated atoms among them, "
         f"{number_of(calculations['known'])} were known before this run{failed}."
     )
 

@@ -159,7 +159,7 @@ class Labeller:
     def label(self, records: Sequence[Record], description: str) -> None:
         """Label records and the isolated atoms of their elements; results and failures are added to ``labels``."""
         calculations, refusals = plan(records, self.level, self.chosen)
-        elements = {int(z) for record in records for z in record.atomic_numbers}
+        elements = {int(z) for record in records for z in record.atomic_numbers} - self.labels.atoms.keys()
         atoms = plan_atoms(elements, self.level, self.chosen)
         with self.open_store() as store:
             store.add_records(record_document(record) for record in records)

@@ -147,6 +147,7 @@ def report_document(
         },
         "failures": _failures_by_class(labels),
         "calculations": {
+            "labelled": len(labels.records),
             "known": labels.known,
             "computed": labels.computed,
             "failed": len(labels.failed),

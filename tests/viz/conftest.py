@@ -213,7 +213,14 @@ def build() -> tuple[dict[str, Any], dict[str, str]]:
                 "examples": [{"record_id": "a1b2", "name": "lidocaine", "message": "killed after 600 s"}],
             },
         ],
-        "calculations": {"known": 40, "computed": 191, "failed": 3, "core_hours": 2.31, "program_wall_s": 8303.0},
+        "calculations": {
+            "labelled": 224,
+            "known": 40,
+            "computed": 191,
+            "failed": 3,
+            "core_hours": 2.31,
+            "program_wall_s": 8303.0,
+        },
         "timings": [
             {"stage": "conformers", "wall_s": 7.4},
             {"stage": "labels, start", "wall_s": 3100.0},
