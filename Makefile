@@ -15,6 +15,13 @@ help:
 
 setup: .venv/.ready
 
+# A checkout that was moved or copied takes its environment along, which points to the old place.
+ifneq "$(shell cat .venv/.ready 2>/dev/null)" "$(CURDIR)"
+.venv/.ready: moved
+endif
+.PHONY: moved
+moved:
+
 .venv/.ready: requirements.lock pyproject.toml .ci/setup .ci/viewer.py $(wildcard flashrmsd_cy/*.pyx flashrmsd_cy/*.pxd)
 	@sh .ci/setup
 

@@ -34,7 +34,8 @@ verbs
 
 examples
   sddfkit active experiment=demo                          the main job on the molecules that ship with the package
-  sddfkit active molecules.path=mine.smi level=gfn2       your own molecules, a cheap level of theory
+  sddfkit active molecules=file molecules.path=mine.smi level=gfn2
+                                                          your own molecules, a cheap level of theory
   sddfkit active -m experiment=smoke strategy=random,loss_predictor hydra/launcher=joblib
   sddfkit active --cfg job                                show the composed configuration and stop
   sddfkit active --help                                   all groups and what they can be
@@ -66,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, overrides: list[str]) -> int:
     _quiet()
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal is no reason to leave engines behind
+        signal.signal(number, _as_interrupt)
     try:
         import hydra
     except ModuleNotFoundError as error:

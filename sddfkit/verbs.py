@@ -10,8 +10,17 @@ from sddfkit.config import absolute_root, plain
 
 
 def prepare_folder(cfg: DictConfig, folder: str | Path) -> Path:
-    """Make the folder of a run and write the resolved configuration into it."""
+    """Make the folder of a run and write the resolved configuration into it.
+
+    Raises
+    ------
+    ValueError
+        If a run was finished in this folder.
+    """
     path = Path(folder).absolute()
+    done = [name for name in ("report.html", "snapshot", "ensemble") if (path / name).exists()]
+    if "report.html" in done or (done and not (path / "mlflow-run.json").exists()):
+        raise ValueError(f"{path} holds a finished run ({', '.join(done)}): name another folder")
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain(cfg))))
     return path
@@ -74,6 +83,7 @@ def label(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
         level=instantiate(cfg.level, _convert_="all"),
         open_store=instantiate(cfg.store),
         open_cluster=instantiate(cfg.cluster),
+        root=Path(settings["paths"]["root"]),
         folder=path,
         seed=settings["seed"],
     )

@@ -55,8 +55,8 @@ def test_label_then_train_on_a_file_of_ones_own(tmp_path):
     ]  # fmt: skip
     (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n")
     labelled = sddfkit(
-        "label", "molecules.path=mine.csv", "level=gfn2", "conformers.n_conformers=3", "conformers.prune_rmsd=0.01",
-        cwd=tmp_path,
+        "label", "molecules=file", "molecules.path=mine.csv", "molecules.elements=[H,C,N,O,S]", "level=gfn2",
+        "conformers.n_conformers=3", "conformers.prune_rmsd=0.01", cwd=tmp_path,
     )  # fmt: skip
     assert labelled.returncode == 0, labelled.stderr
     assert "mine.csv:4" in labelled.stdout and "mine.csv:6" in labelled.stdout and "Br" in labelled.stdout

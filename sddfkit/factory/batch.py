@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # More than the engines can do at once, so that none waits for its next task; few, because the queue is the database.
 TASKS_PER_ENGINE = 2
-_OPEN_STATES = ("ready", "running")
+HEARTBEAT_S = 20.0
 
 
 class BatchOutcome(NamedTuple):
@@ -108,24 +109,28 @@ class Batch:
         if not rows:
             return BatchOutcome(known, 0, 0, 0.0, 0.0)
         first_new = self._last_attempt()
-        steps = self._steps(rows, *executor())
+        steps = self._steps(rows, executor)
         for _ in progress(steps, len(rows)) if progress else steps:
             pass
         return self._outcome(known, first_new, {row["key"] for row in rows})
 
-    def _steps(self, rows: Sequence[sa.RowMapping], executor: Executor, n_engines: int) -> Iterator[None]:
+    def _steps(self, rows: Sequence[sa.RowMapping], executor: Callable[[], tuple[Executor, int]]) -> Iterator[None]:
         """Submit and collect until the queue is empty, yielding once per calculation that needs no more attempts."""
         queue = deque((row["key"], row["input"]) for row in rows)
         inputs = dict(queue)
         running: dict[Future[Any], str] = {}
+        engines, n_engines = executor()
+        beat = time.monotonic()
         try:
             while queue or running:
                 while queue and len(running) < TASKS_PER_ENGINE * n_engines:
                     key, document = queue.popleft()
-                    running[self._submit(executor, key, document)] = key
-                done, _ = wait(running, timeout=20.0, return_when=FIRST_COMPLETED)
-                if not done:
+                    running[self._submit(engines, key, document)] = key
+                done, _ = wait(running, timeout=HEARTBEAT_S, return_when=FIRST_COMPLETED)
+                if time.monotonic() - beat > HEARTBEAT_S:
                     self.store.heartbeat()
+                    executor()  # raises where no engine is left, instead of waiting for ever
+                    beat = time.monotonic()
                 for future in done:
                     key = running.pop(future)
                     if ingest(self.store, *_outcome_of(future, key)) == "ready":
@@ -151,7 +156,7 @@ class Batch:
         return self.store.select(
             sa.select(calculations.c.key, calculations.c.input)
             .join(requests, requests.c.key == calculations.c.key)
-            .where(requests.c.batch == self.name, calculations.c.state.in_(_OPEN_STATES))
+            .where(requests.c.batch == self.name, calculations.c.state == "ready")
             .order_by(calculations.c.cost.desc(), calculations.c.key)
         )
 

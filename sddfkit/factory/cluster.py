@@ -1,15 +1,15 @@
 """An ipyparallel cluster that starts when it is needed and leaves no process behind."""
 
 import contextlib
-import json
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 import ipyparallel as ipp
 import psutil
@@ -24,6 +24,9 @@ WORKER_ENVIRONMENT = {
 }
 
 
+MARK = "SDDFKIT_CLUSTER"
+
+
 class ClusterError(RuntimeError):
     """The cluster did not start; the message says why and what to do."""
 
@@ -34,7 +37,7 @@ class Cluster:
     Parameters
     ----------
     folder
-        Where the cluster keeps its connection files, logs and the list of its processes.
+        Where the cluster keeps its connection files and logs while it runs; its own, below a folder for all clusters.
     engines
         Number of engines.
     launcher
@@ -44,7 +47,8 @@ class Cluster:
 
     Notes
     -----
-    A cluster of an earlier run that was killed is found by its recorded processes and ended before a new one starts.
+    Its processes carry a mark in their environment: the folder and the process that started them. Clusters beside this
+    one whose owner is dead are ended before a new one starts.
     """
 
     def __init__(
@@ -60,21 +64,21 @@ class Cluster:
         self._client: ipp.Client | None = None
 
     def __enter__(self) -> Self:
-        end_recorded(self._record)
+        end_abandoned(self.folder.parent)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
-
-    @property
-    def _record(self) -> Path:
-        return self.folder / "processes.json"
 
     def executor(self) -> tuple[Executor, int]:
         """Return the executor and its number of engines, starting the cluster if it does not run yet."""
         if self._client is None:
             self._start()
         assert self._client is not None
+        if not len(self._client):
+            raise ClusterError(
+                f"all {self.engines} engines are lost; what was finished is in the store: start the same command again"
+            )
         return self._client.load_balanced_view().executor, len(self._client)
 
     def engine_pids(self) -> list[int]:
@@ -84,7 +88,6 @@ class Cluster:
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        before = {process.pid for process in psutil.Process().children(recursive=True)}
         with _environment(self.folder):
             self._cluster = ipp.Cluster(
                 n=self.engines,
@@ -97,7 +100,6 @@ class Cluster:
             )
             try:
                 self._cluster.start_cluster_sync()
-                write_processes(self._record, before)
                 self._client = self._cluster.connect_client_sync()
                 self._client.wait_for_engines(self.engines, timeout=self.start_timeout_s, interactive=False)
             except (TimeoutError, ipp.error.TimeoutError, OSError) as error:
@@ -106,7 +108,6 @@ class Cluster:
                     f"{self.engines} engines by the launcher {self.launcher!r} did not register within "
                     f"{self.start_timeout_s:g} s ({error}): its log is under {self.folder}"
                 ) from error
-        write_processes(self._record, before)
 
     def stop(self) -> None:
         """End the cluster with all its processes; safe to call twice."""
@@ -117,56 +118,67 @@ class Cluster:
             with contextlib.suppress(TimeoutError, ipp.error.TimeoutError):
                 self._cluster.stop_cluster_sync()
             self._cluster = None
-        end_recorded(self._record)
+        # Whatever started late, or outlived its parent, carries the mark too.
+        while left := [item.process for item in marked() if item.folder == self.folder]:
+            end(left)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def write_processes(path: Path, others: Container[int]) -> None:
-    """Write down the processes that this one has started, but for `others`, with their start times.
+class Marked(NamedTuple):
+    """A process of a cluster: which one, and the process that started it."""
 
-    :func:`end_recorded` ends them.
-    """
+    process: psutil.Process
+    folder: Path
+    owner_lives: bool
+
+
+def marked() -> list[Marked]:
+    """Return all processes of clusters on this machine that may be looked at."""
     found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.pid not in others:
-                found.append({"pid": process.pid, "started": process.create_time()})
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(found))
-    partial.replace(path)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            mark = process.environ().get(MARK)
+            if mark and process.status() != psutil.STATUS_ZOMBIE:
+                folder, pid, started = mark.rsplit("|", 2)
+                found.append(Marked(process, Path(folder), _lives(int(pid), float(started))))
+    return found
 
 
-def end_recorded(path: Path, grace_s: float = 3.0) -> int:
-    """End the processes written down in a file, with what they have started, and return how many still ran.
-
-    A process counts as the recorded one only if its start time agrees, so a reused number harms nobody.
-    """
-    if not path.is_file():
-        return 0
-    try:
-        recorded: list[dict[str, Any]] = json.loads(path.read_text())
-    except ValueError:
-        recorded = []
-    alive: dict[int, psutil.Process] = {}
-    for item in recorded:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(item["pid"])
-            if abs(process.create_time() - item["started"]) < 1.0:
-                alive |= {p.pid: p for p in [process, *process.children(recursive=True)]}
+def end(processes: Iterable[psutil.Process], grace_s: float = 3.0) -> None:
+    """End processes: ask first, then kill."""
+    running = list(processes)
     for signal_name in ("terminate", "kill"):
-        for process in alive.values():
+        for process in running:
             with contextlib.suppress(psutil.NoSuchProcess):
                 getattr(process, signal_name)()
-        _, running = psutil.wait_procs(list(alive.values()), timeout=grace_s)
-        if not running:
-            break
-    path.unlink(missing_ok=True)
-    return len(alive)
+        _, running = psutil.wait_procs(running, timeout=grace_s)
+
+
+def end_abandoned(clusters: Path) -> int:
+    """End what is left of clusters below a folder whose owner is dead, and return how many processes that were."""
+    left = [item.process for item in marked() if item.folder.parent == clusters and not item.owner_lives]
+    end(left)
+    return len(left)
+
+
+def _lives(pid: int, started: float) -> bool:
+    """Say whether the process still runs; a reused number has another start time."""
+    try:
+        return abs(psutil.Process(pid).create_time() - started) < 1.0
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[None]:
     """Give child processes the worker environment and an IPython folder of their own while they are started."""
-    changed = {**WORKER_ENVIRONMENT, "IPYTHONDIR": str(folder / "ipython"), "PATH": _path_with_this_python()}
+    me = psutil.Process()
+    changed = {
+        **WORKER_ENVIRONMENT,
+        "IPYTHONDIR": str(folder / "ipython"),
+        "PATH": _path_with_this_python(),
+        MARK: f"{folder}|{me.pid}|{me.create_time()}",
+    }
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:

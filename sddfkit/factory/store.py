@@ -100,7 +100,7 @@ rounds = sa.Table(
     sa.Column("round", sa.Integer, primary_key=True),
     sa.Column("record_id", sa.String, sa.ForeignKey("records.record_id"), primary_key=True),
     sa.Column("rank", sa.Integer, nullable=False),
-    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("score", sa.Float),  # null where the strategy ranks by nothing
     sa.Column("reason", sa.String, nullable=False),
 )
 
@@ -249,8 +249,9 @@ class Store:
 
     def _open_schema(self) -> None:
         if not self.read_only:
-            _metadata.create_all(self._engine)
             with self._engine.begin() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # jobs of a sweep make a new store at the same moment
+                _metadata.create_all(connection)
                 connection.execute(
                     insert(meta).values(name="schema_version", value=str(SCHEMA_VERSION)).on_conflict_do_nothing()
                 )

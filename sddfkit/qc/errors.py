@@ -1,7 +1,7 @@
 """The seven words that say what went wrong with a calculation, and the exception that carries one of them.
 
-The word decides what happens next: ``input`` is never retried, ``convergence`` climbs a ladder of SCF settings,
-``memory`` and ``time`` are tried again with more, ``killed`` is tried once more, ``disk`` waits for a person.
+The word decides what happens next (:mod:`sddfkit.factory.retry`): an ``input`` stays wrong however often it is tried,
+``killed`` is worth one more try, ``disk`` and ``unknown`` say more about the machine than about the calculation.
 """
 
 from __future__ import annotations

@@ -110,12 +110,23 @@ class FitError(ValueError):
 
 
 def job_hash(job: Mapping[str, Any]) -> str:
-    """sha256 of all that determines the weights: settings, seed and the bytes of the record files; not their paths."""
+    """sha256 of all that determines the weights: settings, code, seed and the record files' bytes."""
     settings = {key: job.get(key) for key in ("name", "net", "module", "trainer", "references", "stats", "seed")}
     settings["torch"] = torch.__version__
+    settings["code"] = _code()
     for key in ("train_records", "validation_records"):
         settings[key] = hashlib.sha256(Path(job[key]).read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _code() -> str:
+    """sha256 of the sources that make and train a network: other code may make other weights of the same settings."""
+    digest = hashlib.sha256()
+    for package in ("models", "training"):
+        for path in sorted((Path(__file__).parents[1] / package).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _finished(folder: Path, digest: str) -> dict[str, Any] | None:

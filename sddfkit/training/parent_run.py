@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from filelock import FileLock
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 PARENT_TAG = "mlflow.parentRunId"
@@ -86,12 +87,18 @@ class ParentRun:
 
     def _nested(self, run_id: str | None, name: str) -> str:
         """Return the member's own run if it lies below this one, else make one there that names its origin."""
-        if run_id is not None and self.client.get_run(run_id).data.tags.get(PARENT_TAG) == self.run_id:
+        if run_id is not None and self._is_mine(run_id):
             return run_id
         tags = {PARENT_TAG: self.run_id, "sddfkit.known_from": str(run_id)}
         run = self.client.create_run(self.experiment_id, run_name=f"{name} (known)", tags=tags)
         self.client.set_terminated(run.info.run_id, "FINISHED")
         return str(run.info.run_id)
+
+    def _is_mine(self, run_id: str) -> bool:
+        try:
+            return self.client.get_run(run_id).data.tags.get(PARENT_TAG) == self.run_id
+        except MlflowException:  # of another database, or deleted
+            return False
 
     def _log(self, run_id: str, values: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)

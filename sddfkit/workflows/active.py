@@ -1,7 +1,6 @@
 """Active learning, from a file of molecules to a report."""
 
 import datetime as dt
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sddfkit import __version__
 from sddfkit.active import Pool, Strategy
 from sddfkit.chem.fingerprints import maccs
 from sddfkit.data.records import Record
@@ -27,6 +27,7 @@ from sddfkit.workflows.label import (
     generator,
     load_molecules,
     make_conformers,
+    run_name,
     save_snapshot,
 )
 from sddfkit.workflows.split import Folds, Split, elements, split_records
@@ -137,9 +138,13 @@ def active_learning(
         conformers = make_conformers(read.molecules, embed, seed)
     folds = split_records(conformers.records, read.molecules, split, seed)
 
-    parent = ParentRun(tracking, run_name=folder.name, config=config, folder=folder)
-    with open_cluster(folder / "cluster") as cluster, Trainers(loop.train_workers) as trainers, parent:
-        labeller = Labeller(open_store, cluster, level, chosen_program, batch=folder.name)
+    parent = ParentRun(tracking, run_name=run_name(root, folder), config=config, folder=folder)
+    with (
+        open_cluster(root / "clusters" / run_name(root, folder)) as cluster,
+        Trainers(loop.train_workers) as trainers,
+        parent,
+    ):
+        labeller = Labeller(open_store, cluster, level, chosen_program, batch=run_name(root, folder))
         recipe = Recipe(models, trainer, root / "members", parent.for_members())
         run = _Run(folds, labeller, trainers, recipe, strategy, loop, watch, parent, seed)
         rounds = run.all_rounds()
@@ -164,10 +169,9 @@ def active_learning(
                 watch=watch,
             )
             run.ensemble.save(folder / "ensemble")
-            save_snapshot(labeller.labels, folder / "snapshot")
+            save_snapshot(labeller.labels, run.references, folder / "snapshot")
             report = write_report(document, molblocks(document, labeller.labels.records), folder)
-            parent.finish(document, [report, report.with_suffix(".json")])
-    shutil.rmtree(folder / "cluster", ignore_errors=True)
+            parent.finish(document, [report, report.with_suffix(".json"), folder / "config.yaml"])
     _point_latest(root, folder)
     return report
 
@@ -234,7 +238,13 @@ class _Run:
             self.recipe.models, self.recipe.trainer, self.recipe.cache, self.recipe.tracking, {"round": str(number)}
         )
         with self.watch.stage("training the ensemble"):
-            card = {"level": train[0].level, "program": train[0].program, "n_train": len(train), "round": number}
+            card = {
+                "sddfkit": __version__,
+                "level": train[0].level,
+                "program": train[0].program,
+                "n_train": len(train),
+                "round": number,
+            }
             self.ensemble, summaries = train_ensemble(
                 self.trainers, recipe, train, validation, self.references, seed=self.seed, card=card,
                 description=f"round {number}: training on {len(train)} conformers",
@@ -283,7 +293,7 @@ class _Run:
     def labelled_pool(self, number: int, train: Sequence[Record]) -> Pool:
         """Return what is labelled, with out-of-fold errors, for a strategy that learns."""
         errors = out_of_fold_errors(
-            self.trainers, self.recipe, train, self.labels(self.validation), self.references,
+            self.trainers, self.recipe, train, self.labels(self.validation), self.labeller.labels.atoms,
             folds=self.loop.error_folds, seed=self.seed, rng=generator(self.seed, "error folds", str(number)),
             description=f"round {number}: errors on unseen molecules",
         )  # fmt: skip

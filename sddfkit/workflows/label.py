@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from sddfkit.chem.molecules import molecule_id
 from sddfkit.chem.sources import Rejected, read_molecules
 from sddfkit.data.quality import flag
 from sddfkit.data.records import Record, conformer_records, from_records, to_records
+from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
 from sddfkit.data.snapshots import read_snapshot, write_snapshot
 from sddfkit.factory import Batch, BatchOutcome, Cluster, Store, plan
 from sddfkit.factory.export import atom_energies, failures, labelled, record_document
@@ -197,6 +199,7 @@ def label_molecules(
     level: Level,
     open_store: OpenStore,
     open_cluster: Callable[[Path], Cluster],
+    root: Path,
     folder: Path,
     seed: int,
 ) -> Path:
@@ -207,15 +210,23 @@ def label_molecules(
     chosen = choose_program(level)
     read = load_molecules(**molecules)
     conformers = make_conformers(read.molecules, embed, seed)
-    with open_cluster(folder / "cluster") as cluster:
-        labeller = Labeller(open_store, cluster, level, chosen, batch=folder.name)
+    name = run_name(root, folder)
+    with open_cluster(root / "clusters" / name) as cluster:
+        labeller = Labeller(open_store, cluster, level, chosen, batch=name)
         labeller.label(conformers.records, "labels")
     labels = labeller.labels
     for row in labels.failed.values():
         say(f"  failed: {row['label']}: {row['error_class']}: {row['error_message']}")
     if not labels.records:
         raise ValueError("no conformer could be labelled: the reasons stand above")
-    return save_snapshot(labels, folder / "snapshot")
+    references = fit_reference_energies(list(labels.records.values()), labels.atoms)
+    return save_snapshot(labels, references, folder / "snapshot")
+
+
+def run_name(root: Path, folder: Path) -> str:
+    """Return what names a run wherever runs meet: its folder below ``runs``, so that the jobs of a sweep differ."""
+    runs = root / "runs"
+    return "-".join((folder.relative_to(runs) if folder.is_relative_to(runs) else folder).parts).strip("/")
 
 
 def choose_program(level: Level) -> ChosenProgram:
@@ -225,10 +236,14 @@ def choose_program(level: Level) -> ChosenProgram:
     return chosen
 
 
-def save_snapshot(labels: Labels, folder: Path) -> Path:
-    """Write all labelled records, flagged where a label is doubtful, with the isolated atoms beside them."""
+def save_snapshot(labels: Labels, references: ReferenceEnergies, folder: Path) -> Path:
+    """Write all labelled records, flagged where a label is doubtful, with the isolated atoms beside them.
+
+    `references` tell which energies are out of the ordinary.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted at its very end
     rows = [labels.records[key] for key in sorted(labels.records)]
-    flags = flag(rows)
+    flags = flag(rows, references)
     write_snapshot(
         from_records([row._replace(qc_flags=(*row.qc_flags, *found)) for row, found in zip(rows, flags, strict=True)]),
         folder,

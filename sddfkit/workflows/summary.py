@@ -55,7 +55,7 @@ def chosen_rows(
                 "name": record.name,
                 "n_heavy": n_heavy(record),
                 "rank": rank,
-                "score": float(scores.get(record.record_id, 0.0)),
+                "score": float(scores[record.record_id]) if scores else None,
                 "reason": reason,
                 "energy_error_kcal_mol": error,
             }
@@ -177,7 +177,8 @@ def _views(rounds: Sequence[Mapping[str, Any]], records: Mapping[str, Record]) -
             if item["record_id"] not in records:
                 continue
             error = item["energy_error_kcal_mol"]
-            caption = f"chosen in round {row['round']} (rank {item['rank']}, score {item['score']:.4f})"
+            score = "" if item["score"] is None else f", score {item['score']:.4f}"
+            caption = f"chosen in round {row['round']} (rank {item['rank']}{score})"
             if error is not None:
                 caption += f"; off by {error:.1f} kcal/mol before it was learnt"
             views.append({"record_id": item["record_id"], "name": item["name"], "caption": caption})

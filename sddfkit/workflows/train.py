@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sddfkit import __version__
 from sddfkit.data.records import Record, check_one_level, from_records
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
 from sddfkit.models.ensemble import Ensemble
@@ -27,7 +30,7 @@ from sddfkit.training.fit import fit_member
 from sddfkit.training.parent_run import ParentRun
 from sddfkit.workflows.console import progress
 from sddfkit.workflows.evaluate import evaluate, show_metrics
-from sddfkit.workflows.label import load_snapshot
+from sddfkit.workflows.label import load_snapshot, run_name
 from sddfkit.workflows.split import Split, split_records
 
 
@@ -88,7 +91,8 @@ class Trainers:
             self._pool = ProcessPoolExecutor(
                 self.workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
             )
-        return self._pool.submit(fit_member, job)
+        with _sigint_ignored():
+            return self._pool.submit(fit_member, job)
 
 
 def member_jobs(
@@ -162,7 +166,7 @@ def out_of_fold_errors(
     recipe: Recipe,
     labelled: Sequence[Record],
     validation: Sequence[Record],
-    references: ReferenceEnergies,
+    atoms: Mapping[int, float],
     *,
     folds: int,
     seed: int,
@@ -172,24 +176,26 @@ def out_of_fold_errors(
     """Return each member's absolute error on rows that it was not trained on, shape (members, records), eV/atom.
 
     The molecules are dealt into folds; each member is trained once per fold on the others. The fold that is left out
-    takes no part, not even in the choice of the best epoch: that is what `validation` is for.
+    takes no part: not in the reference energies, which are fitted anew towards the isolated `atoms` (eV), and not in
+    the choice of the best epoch, which is what `validation` is for.
     """
     fold = molecule_folds(labelled, folds, rng)
     jobs: dict[str, dict[str, Any]] = {}
     for held_out in range(folds):
         rest = [record for record, f in zip(labelled, fold, strict=True) if f != held_out]
         unseen = [record for record, f in zip(labelled, fold, strict=True) if f == held_out]
+        references = fit_reference_energies(rest, atoms)
         for name, job in member_jobs(recipe, rest, validation, references, seed=seed, held_out=unseen).items():
             jobs[f"{name}/{held_out}"] = job
     _run(trainers, jobs, description)
     errors = np.empty((len(recipe.models), len(labelled)))
     truth = np.array([record.energy for record in labelled], dtype=np.float64)
-    atoms = np.array([len(record.atomic_numbers) for record in labelled])
+    n_atoms = np.array([len(record.atomic_numbers) for record in labelled])
     for held_out in range(folds):
         rows = np.flatnonzero(fold == held_out).tolist()
         ensemble = Ensemble.from_members([jobs[f"{name}/{held_out}"]["folder"] for name in recipe.models])
         predicted = ensemble.predict([labelled[i] for i in rows], forces=False)
-        errors[:, rows] = np.abs(predicted.member_energies - truth[rows]) / atoms[rows]
+        errors[:, rows] = np.abs(predicted.member_energies - truth[rows]) / n_atoms[rows]
     return errors
 
 
@@ -228,9 +234,21 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    """Let processes that are started here ignore Ctrl-C from their first instruction: it is the parent's to handle."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _end_with(parent: int) -> None:
-    """Make this process end with its parent, and leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Make this process end with its parent."""
     warnings.filterwarnings("ignore", message=".*treespec.*")  # between Lightning and torch, nothing for a user
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
@@ -259,10 +277,10 @@ def train_from_snapshot(
     references = fit_reference_energies(train, atoms)
     with (
         Trainers(workers) as trainers,
-        ParentRun(tracking, run_name=folder.name, config=config, folder=folder) as parent,
+        ParentRun(tracking, run_name=run_name(root, folder), config=config, folder=folder) as parent,
     ):
         recipe = Recipe(models, trainer, root / "members", parent.for_members())
-        card = {"level": train[0].level, "program": train[0].program, "n_train": len(train)}
+        card = {"sddfkit": __version__, "level": train[0].level, "program": train[0].program, "n_train": len(train)}
         ensemble, summaries = train_ensemble(trainers, recipe, train, validation, references, seed=seed, card=card)
         metrics = evaluate(ensemble.predict(test), list(models), references, test)
         parent.log_round({"round": 0, "n_labelled_train": len(train), "metrics": metrics}, summaries)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 
@@ -13,6 +15,7 @@ import sqlalchemy as sa
 from sddfkit.data.records import Record
 from sddfkit.factory import Batch, Cluster, Store, plan
 from sddfkit.factory.batch import collect
+from sddfkit.factory.cluster import end_abandoned, marked
 from sddfkit.factory.export import failures, labelled, record_document
 from sddfkit.factory.jobs import estimated_cost, plan_atoms
 from sddfkit.factory.retry import verdict
@@ -222,18 +225,32 @@ def test_a_real_cluster_labels_survives_a_lost_engine_and_leaves_nothing(store, 
 
 
 @pytest.mark.slow
-def test_a_cluster_left_by_a_killed_run_is_ended_by_its_recorded_processes(tmp_path):
-    import subprocess
-    import sys
-
-    psutil = pytest.importorskip("psutil")
+def test_a_cluster_left_by_a_killed_run_is_ended_by_the_next(tmp_path):
     code = (
         "import os, signal; from sddfkit.factory import Cluster\n"
-        f"cluster = Cluster({str(tmp_path)!r}, engines=1).__enter__(); cluster.executor()\n"
+        f"cluster = Cluster({str(tmp_path / 'first')!r}, engines=1).__enter__(); cluster.executor()\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
-    left = [item["pid"] for item in json.loads((tmp_path / "processes.json").read_text())]
-    assert any(psutil.pid_exists(pid) for pid in left)
-    with Cluster(tmp_path, engines=1):
-        assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in left)
+    left = [item.process for item in marked() if item.folder == tmp_path / "first"]
+    assert left
+    with Cluster(tmp_path / "second", engines=1):
+        assert not any(process.is_running() for process in left)
+    with Cluster(tmp_path / "third", engines=1) as living:
+        living.executor()
+        assert end_abandoned(tmp_path) == 0, "a cluster whose owner lives is left alone"
+        assert [item.folder for item in marked() if item.folder.parent == tmp_path]
+    assert not [item for item in marked() if item.folder.parent == tmp_path]
+
+
+def test_two_processes_may_make_a_store_together(tmp_path):
+    code = (
+        "import sys; from sddfkit.factory.store import Store\n"
+        f"sys.stdin.readline(); Store({str(tmp_path / 'store.sqlite')!r}, wait_s=30).close()"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True) for _ in range(4)]
+    time.sleep(3)  # all of them have imported and wait for the word
+    for job in jobs:
+        job.stdin.write("go\n")
+        job.stdin.flush()
+    assert [job.wait(timeout=60) for job in jobs] == [0] * 4

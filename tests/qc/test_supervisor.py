@@ -19,7 +19,7 @@ import psutil
 import pytest
 from qcelemental.models.v2 import AtomicInput, AtomicResult, FailedOperation
 
-from sddfkit.qc import extract
+from sddfkit.qc import extract, supervisor
 from sddfkit.qc.scratch import Scratch
 from sddfkit.qc.supervisor import calculate, close
 
@@ -62,7 +62,7 @@ def read(summary: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], limit_s: float = 60) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -130,6 +130,9 @@ def test_an_idle_worker_that_died_costs_nothing(
     thread = threading.Thread(target=lambda: outcomes.append(run("in-a-thread", job)))
     thread.start()
     thread.join()  # the kernel kills the worker now: its parent was that thread
+    worker = supervisor._slot.worker
+    assert worker is not None
+    wait_until(lambda: not worker.child.alive())
     outcomes.append(run("after", job))
     assert [o["success"] for o in outcomes] == [True, True]
 
@@ -204,7 +207,7 @@ def test_nothing_survives_a_killed_supervisor(
         [sys.executable, "-c", script, str(tmp_path / "job.json"), str(tmp_path)],
         env={**os.environ, "TMPDIR": str(scratch_parent), "PYTHONPATH": str(root)},
     )
-    wait_until(lambda: bool(psutil.Process(engine.pid).children()), limit_s=30)
+    wait_until(lambda: bool(psutil.Process(engine.pid).children()))
     (worker,) = psutil.Process(engine.pid).children()
     time.sleep(0.5)
     engine.kill()

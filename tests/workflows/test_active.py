@@ -172,8 +172,8 @@ def test_the_test_fold_reaches_neither_strategy_nor_references_nor_training(mole
         seen["validation"] |= ids(validation)
         return Known(), {}
 
-    def errors(trainers, recipe, rows, validation, found, **settings):
-        del trainers, recipe, found, settings
+    def errors(trainers, recipe, rows, validation, atoms, **settings):
+        del trainers, recipe, atoms, settings
         seen["validation"] |= ids(validation)
         seen["errors"] |= ids(rows)
         return np.zeros((1, len(rows)))
