@@ -4,8 +4,6 @@ Arrays are NumPy or anything NumPy can read; energies in eV and forces in eV/Å 
 kcal/mol and kcal/mol/Å.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -60,35 +58,6 @@ def energy_force_errors(
     }
 
 
-def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman's rank correlation, ties at their mean rank; NaN when one side is constant.
-
-    >>> spearman([1, 2, 3], [10, 100, 1000])
-    1.0
-    """
-    ranks = np.stack([_mean_ranks(np.asarray(a)), _mean_ranks(np.asarray(b))])
-    centred = ranks - ranks.mean(1, keepdims=True)
-    norm = float(np.sqrt(np.square(centred).sum(1).prod()))
-    return float(centred[0] @ centred[1]) / norm if norm > 0 else float("nan")
-
-
-def calibration_error(error: ArrayLike, std: ArrayLike, *, bins: int = 10) -> float:
-    """Expected normalised calibration error: how far predicted deviations are from the errors that occurred.
-
-    Rows are sorted by `std` into bins of equal size; the result is the mean over bins of |RMSE − RMV| / RMV, with RMV
-    the root mean variance (D. Levi et al., Sensors 22, 5540 (2022), doi:10.3390/s22155540). Zero is perfect.
-
-    >>> calibration_error([1.0, -1.0, 2.0, -2.0], [1.0, 1.0, 2.0, 2.0], bins=2)
-    0.0
-    """
-    error, std = np.asarray(error, dtype=np.float64), np.asarray(std, dtype=np.float64)
-    if error.shape != std.shape or (std <= 0).any():
-        raise ValueError(f"error {error.shape} and std {std.shape} must have one shape, and every std be positive")
-    groups = [part for part in np.array_split(np.argsort(std, kind="stable"), bins) if len(part)]
-    rms = [(np.sqrt(np.square(error[part]).mean()), np.sqrt(np.square(std[part]).mean())) for part in groups]
-    return float(np.mean([abs(occurred - predicted) / predicted for occurred, predicted in rms]))
-
-
 def _difference(predicted: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     predicted, target = np.asarray(predicted, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if predicted.shape != target.shape:
@@ -96,12 +65,6 @@ def _difference(predicted: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     if not predicted.size:
         raise ValueError("no values to compare")
     return predicted - target
-
-
-def _mean_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2.0)[inverse]
 
 
 class FitErrors(Metric):

@@ -219,7 +219,7 @@ def _molecule_row(group: Sequence[Mapping[str, Any]], draw: bool, viewable: set[
         _picture(best["molecule_id"], draw),
         _molecule(best["name"], best["molecule_id"], best["n_heavy"], link),
         len(group),
-        _range([s["score"] for s in group]),
+        _range([s["score"] for s in group if known(s["score"])]) or "–",
         _range([abs(e) for s in group if known(e := s["energy_error_kcal_mol"])]) or "no label",
         reasons,
     ]

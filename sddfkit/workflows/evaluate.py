@@ -9,40 +9,24 @@ from numpy.typing import NDArray
 from sddfkit.data.records import Record
 from sddfkit.data.references import ReferenceEnergies
 from sddfkit.models.ensemble import EnsemblePrediction
-from sddfkit.units import EV_TO_KCAL_MOL
+from sddfkit.training.metrics import energy_force_errors
 from sddfkit.workflows.console import show_table
 
 
 def error_metrics(
     energies: NDArray[np.float64], forces: Sequence[NDArray[np.float64]], truth: Sequence[Record]
 ) -> dict[str, float]:
-    """Return errors of predicted energies and forces.
+    """Return the errors of predicted energies (n,), eV, and forces, n arrays (n_atoms, 3), eV/Å, of labelled records.
 
-    Parameters
-    ----------
-    energies : (n,) float64, eV
-        Total energies, or any energies with the same zero as the records'.
-    forces : n arrays (n_atoms, 3), eV/Å
-    truth
-        Labelled records.
-
-    Returns
-    -------
-    dict
-        MAE and RMSE per conformer and per force component (kcal/mol, kcal/mol/Å), and the energy MAE in meV/atom.
+    See :func:`sddfkit.training.metrics.energy_force_errors` for what is returned.
     """
-    true_energies = np.array([record.energy for record in truth], dtype=np.float64)
-    atoms = np.array([len(record.atomic_numbers) for record in truth])
-    energy_error = energies - true_energies
-    true_forces = [np.asarray(record.forces) for record in truth]
-    force_error = np.concatenate([(f - t).ravel() for f, t in zip(forces, true_forces, strict=True)])
-    return {
-        "energy_mae_kcal_mol": float(np.abs(energy_error).mean() * EV_TO_KCAL_MOL),
-        "energy_rmse_kcal_mol": float(np.sqrt((energy_error**2).mean()) * EV_TO_KCAL_MOL),
-        "energy_mae_mev_per_atom": float((np.abs(energy_error) / atoms).mean() * 1000.0),
-        "force_mae_kcal_mol_A": float(np.abs(force_error).mean() * EV_TO_KCAL_MOL),
-        "force_rmse_kcal_mol_A": float(np.sqrt((force_error**2).mean()) * EV_TO_KCAL_MOL),
-    }
+    return energy_force_errors(
+        energies,
+        np.array([record.energy for record in truth], dtype=np.float64),
+        np.concatenate(forces),
+        np.concatenate([np.asarray(record.forces) for record in truth]),
+        np.array([len(record.atomic_numbers) for record in truth]),
+    )
 
 
 def evaluate(

@@ -5,9 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
-from sddfkit.training.metrics import FitErrors, calibration_error, energy_force_errors, mae, rmse, spearman
+from sddfkit.training.metrics import FitErrors, energy_force_errors, mae, rmse
 from sddfkit.units import EV_TO_KCAL_MOL
 
 NUMBERS = st.lists(st.floats(-100, 100), min_size=1, max_size=20)
@@ -18,25 +17,6 @@ def test_mae_is_never_above_rmse(errors: list[float]) -> None:
     zero = np.zeros(len(errors))
     assert mae(errors, zero) <= rmse(errors, zero) * (1 + 1e-12) + 1e-150
     assert mae(errors, zero, kcal_mol=True) == pytest.approx(mae(errors, zero) * EV_TO_KCAL_MOL)
-
-
-@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=30))
-def test_spearman_agrees_with_scipy_also_with_ties(pairs: list[tuple[int, int]]) -> None:
-    a, b = np.array(pairs, dtype=float).T
-    ours = spearman(a, b)
-    if len(set(a)) == 1 or len(set(b)) == 1:
-        assert math.isnan(ours)
-    else:
-        assert ours == pytest.approx(spearmanr(a, b).statistic)
-
-
-def test_calibration_error_sees_overconfidence() -> None:
-    std = np.linspace(0.5, 2.0, 4000)
-    error = std * np.random.default_rng(0).normal(size=4000)
-    assert calibration_error(error, std) < 0.06
-    assert calibration_error(3 * error, std) == pytest.approx(2.0, abs=0.2)
-    with pytest.raises(ValueError, match="positive"):
-        calibration_error([1.0], [0.0])
 
 
 def test_summary_of_a_set_of_molecules() -> None:

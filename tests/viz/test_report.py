@@ -269,3 +269,12 @@ def test_figures_are_xml(built, tmp_path):
     for figure in figures:
         ET.fromstring(figure)
         assert "<style" not in figure and "<metadata" not in figure
+
+
+def test_a_strategy_that_ranks_by_nothing_has_no_scores(report, built, tmp_path):
+    for entry in report["rounds"]:
+        for item in entry["selected"]:
+            item["score"] = None
+    html = write_report(report, built[1], tmp_path).read_text()
+    assert ">–</td>" in html
+    assert ">None<" not in html
