@@ -179,10 +179,13 @@ def _graphs(path: Path, cutoff: float, references: ReferenceEnergies) -> list[Da
             table = pa.ipc.open_file(source).read_all()
     graphs = []
     for record in to_records(table):
-        if record.energy is None or record.forces is None:
-            raise FitError(f"{path}: record {record.record_id} ({record.smiles}) has no energy or no forces")
+        if record.energy is None:
+            raise FitError(f"{path}: record {record.record_id} ({record.smiles}) has no energy")
         energy = record.energy - references.total(record.atomic_numbers)
-        graphs.append(graph(record, cutoff, energy=energy))
+        data = graph(record, cutoff, energy=energy)
+        if record.forces is None:
+            data.forces = torch.full_like(data.pos, torch.nan)
+        graphs.append(data)
     return graphs
 
 

@@ -16,7 +16,8 @@ class EnergyModule(pl.LightningModule):
     """Fits energies and forces of any :class:`~sddfkit.models.EnergyModel`.
 
     The loss is ``energy_weight · loss(ΔE / n_atoms^½) + force_weight · loss(ΔF)``, the energy error of each molecule
-    divided by the square root of its number of atoms, the force errors component by component.
+    divided by the square root of its number of atoms, the force errors component by component. Atoms whose force is
+    not known (NaN) count for the energy alone.
 
     Parameters
     ----------
@@ -80,9 +81,13 @@ class EnergyModule(pl.LightningModule):
 
     def _step(self, batch: Batch, phase: str) -> Tensor:
         """Loss of one batch; its errors go to the phase's own clone of the metric."""
-        prediction = self.net(batch)
+        known = batch.forces.isfinite().all(dim=1)  # a label may have no forces
+        prediction = self.net(batch, forces=bool(known.any()))
         per_atom = (batch.ptr[1:] - batch.ptr[:-1]).to(prediction.energy.dtype).rsqrt()
         loss = self.energy_weight * self.loss(prediction.energy * per_atom, batch.y * per_atom)
-        loss = loss + self.force_weight * self.loss(prediction.forces, batch.forces)
-        self.errors[phase].update(loss, prediction.energy - batch.y, prediction.forces - batch.forces)
+        target = batch.forces[known]
+        forces = target if prediction.forces is None else prediction.forces[known]
+        if len(target):
+            loss = loss + self.force_weight * self.loss(forces, target)
+        self.errors[phase].update(loss, prediction.energy - batch.y, forces - target)
         return loss

@@ -20,11 +20,12 @@ def error_metrics(
 
     See :func:`sddfkit.training.metrics.energy_force_errors` for what is returned.
     """
+    pairs = [(f, record.forces) for f, record in zip(forces, truth, strict=True) if record.forces is not None]
     return energy_force_errors(
         energies,
         np.array([record.energy for record in truth], dtype=np.float64),
-        np.concatenate(forces),
-        np.concatenate([np.asarray(record.forces) for record in truth]),
+        np.concatenate([predicted for predicted, _ in pairs]),
+        np.concatenate([known for _, known in pairs]),
         np.array([len(record.atomic_numbers) for record in truth]),
     )
 

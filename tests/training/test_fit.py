@@ -76,10 +76,24 @@ def test_early_stopping_and_unsuitable_jobs(fit_job: dict, springs: list[Record]
 
     with pytest.raises(FitError, match=r"lacks \['seed'\]"):
         fit_member({key: value for key, value in fit_job.items() if key != "seed"})
-    bare = springs[0]._replace(forces=None)
+    bare = springs[0]._replace(energy=None, forces=None)
     pq.write_table(from_records([bare]), fit_job["validation_records"])
-    with pytest.raises(FitError, match=f"record {bare.record_id} .* has no energy or no forces"):
+    with pytest.raises(FitError, match=f"record {bare.record_id} .* has no energy"):
         fit_member(fit_job)
+
+
+def test_forces_count_where_labels_have_them(fit_job: dict, springs: list[Record]) -> None:
+    """Rows without forces teach energies: the result lies between that with all forces and that with none."""
+    known = fit_member(fit_job)["metrics"]
+    half = [r if i % 2 else r._replace(forces=None) for i, r in enumerate(springs)]
+    pq.write_table(from_records(half), fit_job["train_records"])
+    partly = fit_member(fit_job)["metrics"]
+    assert partly["train/force_mae"] > 0 and partly != known
+    none = [r._replace(forces=None) for r in springs]
+    pq.write_table(from_records(none), fit_job["train_records"])
+    without = fit_member(fit_job)["metrics"]
+    assert without["train/force_mae"] == 0.0 and without["train/energy_mae"] > 0
+    assert without["validation/force_mae"] > known["validation/force_mae"]
 
 
 def test_validation_elements_must_occur_in_training(fit_job: dict, springs: list[Record]) -> None:
