@@ -41,7 +41,9 @@ def test_an_import_that_fails_is_reported_with_its_message(monkeypatch: pytest.M
     path = f"export PYTHONPATH={tmp_path / 'lib'}:$PYTHONPATH"
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
-    script = f"#!{sys.executable}\nimport sys\nprint({path!r})\n"
+    python = bin_folder / "python3"
+    python.symlink_to(sys.executable)  # whose own path may hold a space, which the first line of a script may not
+    script = f"#!{python}\nimport sys\nprint({path!r})\n"
     write_executable(bin_folder, script)
     monkeypatch.delenv("SDDFKIT_PSI4_PYTHON", raising=False)
     monkeypatch.setenv("PATH", str(bin_folder))

@@ -79,9 +79,6 @@ def _interpreter(executable: Path) -> str | None:
         first = stream.readline(1000)
     if not first.startswith(b"#!"):
         return None
-    whole = first[2:].decode("utf-8", "replace").strip()
-    if "python" in Path(whole).name and Path(whole).is_file():  # a path may hold spaces
-        return whole
     words = shlex.split(first[2:].decode("utf-8", "replace"))
     words = [word for word in words if Path(word).name != "env" and not word.startswith("-")]
     return shutil.which(words[0]) if words and "python" in Path(words[0]).name else None
