@@ -78,7 +78,7 @@ class Batch:
                 )
                 .values(state="ready")
             )
-        return len(keys) - len(self._open_keys(keys))
+        return sum(row["state"] != "ready" for row in self.store.states(keys).values())
 
     def open_count(self) -> int:
         """Return how many calculations of this batch are still to be done."""
@@ -160,9 +160,6 @@ class Batch:
             .order_by(calculations.c.cost.desc(), calculations.c.key)
         )
 
-    def _open_keys(self, keys: set[str]) -> set[str]:
-        return {row["key"] for row in self._open_rows()} & keys
-
     def _all_keys(self) -> set[str]:
         rows = self.store.select(sa.select(requests.c.key).where(requests.c.batch == self.name))
         return {row["key"] for row in rows}
@@ -174,8 +171,7 @@ class Batch:
         tries = self.store.select(
             sa.select(attempts.c.wall_s, attempts.c.cpu_s).where(attempts.c.id > first_new, attempts.c.key.in_(keys))
         )
-        states = [row["state"] for row in self.store.select(sa.select(calculations.c.key, calculations.c.state))
-                  if row["key"] in keys]  # fmt: skip
+        states = [row["state"] for row in self.store.states(keys).values()]
         return BatchOutcome(
             known=known,
             computed=states.count("done"),
@@ -188,8 +184,9 @@ class Batch:
 def collect(store: Store) -> int:
     """Take over what engines left in the spool, and return how many results were new."""
     taken = 0
-    known = {row["key"] for row in store.select(sa.select(calculations.c.key))}
-    for path in sorted(store.spool.glob("*.json")):
+    spooled = sorted(store.spool.glob("*.json"))
+    known = store.states(path.stem for path in spooled)
+    for path in spooled:
         if path.stem not in known:
             continue  # of another store that shares the folder, or damaged: not ours to remove
         outcome = _read_spool(path)

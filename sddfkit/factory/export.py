@@ -1,15 +1,13 @@
 """From the store to the table: the one place where the factory's rows become records with units."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 
 from sddfkit.data.records import Record
 from sddfkit.factory.jobs import Calculation
-from sddfkit.factory.store import Store, calculations
+from sddfkit.factory.store import Store
 from sddfkit.qc.properties import extract
 from sddfkit.units import HARTREE_TO_EV
 
@@ -32,11 +30,11 @@ def labelled(store: Store, asked: Sequence[Calculation], records: Sequence[Recor
         In the order of `records`; those that failed are left out (see :func:`failures`).
     """
     by_record = {item.record_id: item for item in asked}
-    done = _states(store, [item.key for item in asked])
+    known = store.states(item.key for item in asked)
     found = []
     for record in records:
         item = by_record.get(record.record_id)
-        if item is None or done.get(item.key) != "done":
+        if item is None or item.key not in known or known[item.key]["state"] != "done":
             continue
         values = extract(store.result(item.key), ("energy", "forces", "dipole"))
         found.append(
@@ -55,41 +53,21 @@ def labelled(store: Store, asked: Sequence[Calculation], records: Sequence[Recor
 
 def atom_energies(store: Store, asked: dict[int, Calculation]) -> dict[int, float]:
     """Return the energies (eV) of the isolated atoms whose calculation is done, by atomic number."""
-    done = _states(store, [item.key for item in asked.values()])
+    known = store.states(item.key for item in asked.values())
     return {
         z: float(store.result(item.key)["properties"]["return_energy"]) * HARTREE_TO_EV
         for z, item in asked.items()
-        if done.get(item.key) == "done"
+        if item.key in known and known[item.key]["state"] == "done"
     }
 
 
 def failures(store: Store, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the failed calculations among `keys`: record, label, class and message."""
-    rows = store.select(
-        sa.select(
-            calculations.c.key,
-            calculations.c.record_id,
-            calculations.c.label,
-            calculations.c.error_class,
-            calculations.c.error_message,
-        )
-        .where(calculations.c.state.in_(("failed", "held")))
-        .order_by(calculations.c.key)
-    )
-    wanted = set(keys)
-    return [dict(row) for row in rows if row["key"] in wanted]
+    """Return the failed calculations among `keys`: record, label, state, class and message."""
+    return [dict(row) for row in store.states(keys).values() if row["state"] in ("failed", "held")]
 
 
 def record_document(record: Record) -> dict[str, Any]:
     """Return a record as a JSON-able mapping, the form in which the store keeps it."""
-    document = {
+    return {
         name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in record._asdict().items()
     }
-    json.dumps(document)
-    return document
-
-
-def _states(store: Store, keys: Sequence[str]) -> dict[str, str]:
-    wanted = set(keys)
-    rows = store.select(sa.select(calculations.c.key, calculations.c.state))
-    return {row["key"]: row["state"] for row in rows if row["key"] in wanted}

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.sqlite import insert
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+KEYS_PER_QUERY = 1000  # SQLite limits the variables of a statement
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "afs", "ceph"}
 )
@@ -229,6 +230,17 @@ class Store:
             raise StoreError(f"the store {self.path} holds no result for the calculation {key}")
         document: dict[str, Any] = json.loads(zlib.decompress(rows[0]["document"]))
         return document
+
+    def states(self, keys: Iterable[str]) -> dict[str, sa.RowMapping]:
+        """Return record, label, state, error class and message of the calculations that are known, by key, in its order."""
+        columns = ("key", "record_id", "label", "state", "error_class", "error_message")
+        wanted = sorted(set(keys))
+        statement = sa.select(*(calculations.c[name] for name in columns)).order_by(calculations.c.key)
+        return {
+            row["key"]: row
+            for start in range(0, len(wanted), KEYS_PER_QUERY)
+            for row in self.select(statement.where(calculations.c.key.in_(wanted[start : start + KEYS_PER_QUERY])))
+        }
 
     def add_round(self, run: str, al_round: int, chosen: Sequence[Mapping[str, Any]]) -> None:
         """Write down what a round chose: ``record_id``, ``score`` and ``reason``, best first."""

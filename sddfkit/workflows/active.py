@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from sddfkit.workflows.label import (
     Embed,
     Labeller,
     choose_program,
+    elements,
     generator,
     load_molecules,
     make_conformers,
     run_name,
     save_snapshot,
 )
-from sddfkit.workflows.split import Folds, Split, elements, split_records
+from sddfkit.workflows.split import Folds, Split, split_records
 from sddfkit.workflows.summary import chosen_rows, molblocks, prediction_rows, report_document
 from sddfkit.workflows.train import Recipe, Trainers, out_of_fold_errors, train_ensemble
 
@@ -138,13 +139,14 @@ def active_learning(
         conformers = make_conformers(read.molecules, embed, seed)
     folds = split_records(conformers.records, read.molecules, split, seed)
 
-    parent = ParentRun(tracking, run_name=run_name(root, folder), config=config, folder=folder)
+    identity = run_name(root, folder)
+    parent = ParentRun(tracking, run_name=identity, config=config, folder=folder)
     with (
-        open_cluster(root / "clusters" / run_name(root, folder)) as cluster,
+        open_cluster(root / "clusters" / identity) as cluster,
         Trainers(loop.train_workers) as trainers,
         parent,
     ):
-        labeller = Labeller(open_store, cluster, level, chosen_program, batch=run_name(root, folder))
+        labeller = Labeller(open_store, cluster, level, chosen_program, batch=identity)
         recipe = Recipe(models, trainer, root / "members", parent.for_members())
         run = _Run(folds, labeller, trainers, recipe, strategy, loop, watch, parent, seed)
         rounds = run.all_rounds()
@@ -164,7 +166,7 @@ def active_learning(
                 split=folds.document(conformers.records),
                 references=run.references,
                 rounds=rounds,
-                predictions=prediction_rows(run.labels(folds.test), run.predicted, run.references),
+                predictions=prediction_rows(run.labels(run.test), run.predicted, run.references),
                 labels=labeller.labels,
                 watch=watch,
             )
@@ -234,9 +236,7 @@ class _Run:
                     f"{len(self.labeller.labels.failed)} calculations failed"
                 )
         self.references = fit_reference_energies(train, self.labeller.labels.atoms)
-        recipe = Recipe(
-            self.recipe.models, self.recipe.trainer, self.recipe.cache, self.recipe.tracking, {"round": str(number)}
-        )
+        recipe = replace(self.recipe, tags={"round": str(number)})
         with self.watch.stage("training the ensemble"):
             card = {
                 "sddfkit": __version__,

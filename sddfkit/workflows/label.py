@@ -83,6 +83,11 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *words])
 
 
+def elements(records: Sequence[Record]) -> set[int]:
+    """Return the atomic numbers in some records."""
+    return {int(z) for record in records for z in record.atomic_numbers}
+
+
 def load_molecules(path: str, **limits: Any) -> MoleculeSet:
     """Read molecules and say what was refused.
 
@@ -161,8 +166,7 @@ class Labeller:
     def label(self, records: Sequence[Record], description: str) -> None:
         """Label records and the isolated atoms of their elements; results and failures are added to ``labels``."""
         calculations, refusals = plan(records, self.level, self.chosen)
-        elements = {int(z) for record in records for z in record.atomic_numbers} - self.labels.atoms.keys()
-        atoms = plan_atoms(elements, self.level, self.chosen)
+        atoms = plan_atoms(elements(records) - self.labels.atoms.keys(), self.level, self.chosen)
         with self.open_store() as store:
             store.add_records(record_document(record) for record in records)
             asked: list[Calculation] = [*calculations, *atoms.values()]

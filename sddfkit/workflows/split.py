@@ -9,7 +9,7 @@ from rdkit import Chem
 
 from sddfkit.data.records import Record
 from sddfkit.data.splits import assert_no_leak, fold_of, split_hash
-from sddfkit.workflows.label import generator
+from sddfkit.workflows.label import elements, generator
 
 Split = Callable[..., pa.Table]
 
@@ -76,8 +76,3 @@ def split_records(records: Sequence[Record], molecules: Mapping[str, Chem.Mol | 
                 f"split{aside}; add molecules, or change split.fractions"
             )
     return folds
-
-
-def elements(records: Sequence[Record]) -> set[int]:
-    """Return the atomic numbers in some records."""
-    return {int(z) for record in records for z in record.atomic_numbers}

@@ -1,12 +1,10 @@
 """From labelled records to an ensemble of energy models."""
 
-import ctypes
 import hashlib
 import json
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +24,7 @@ from sddfkit.data.records import Record, check_one_level, from_records
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
 from sddfkit.models.ensemble import Ensemble
 from sddfkit.models.graphs import graph, graph_stats
+from sddfkit.qc.harnesses.protocol import PARENT_PID, die_with_parent
 from sddfkit.training.fit import fit_member
 from sddfkit.training.parent_run import ParentRun
 from sddfkit.workflows.console import progress
@@ -250,11 +249,8 @@ def _sigint_ignored() -> Iterator[None]:
 def _end_with(parent: int) -> None:
     """Make this process end with its parent."""
     warnings.filterwarnings("ignore", message=".*treespec.*")  # between Lightning and torch, nothing for a user
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
+    os.environ[PARENT_PID] = str(parent)
+    die_with_parent()
 
 
 def train_from_snapshot(

@@ -13,8 +13,8 @@ from sddfkit.data import Record, conformer_records, fold_of, strict_scaffold_spl
 from sddfkit.workflows import active as module
 from sddfkit.workflows.active import LoopSettings, _Run, draw_seed_set, spread
 from sddfkit.workflows.console import Stopwatch
-from sddfkit.workflows.label import Labels, generator
-from sddfkit.workflows.split import elements, split_records
+from sddfkit.workflows.label import Labels, elements, generator
+from sddfkit.workflows.split import split_records
 
 SMILES = ["CCO", "CCN", "CC=O", "C1CC1", "C1CO1", "c1ccoc1", "c1ccsc1", "CCCO", "CC(C)O", "CC(=O)O", "CCS", "C1CCC1",
           "C1CCCC1", "c1cc[nH]c1", "CF", "CCCl"]  # fmt: skip
