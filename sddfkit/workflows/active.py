@@ -226,7 +226,7 @@ class _Run:
 
     def one_round(self, number: int) -> dict[str, Any]:
         """Train on what is labelled, judge on the test fold, and ask for the next labels, but in the last round."""
-        failed_before = len(self.labeller.labels.failed)
+        failed_before, spent_before = len(self.labeller.labels.failed), sum(self.watch.seconds.values())
         train = self.labels(self.asked)
         validation, test = self.labels(self.validation), self.labels(self.test)
         for fold, rows, least in (("training", train, 2), ("validation", validation, 1), ("test", test, 1)):
@@ -262,7 +262,7 @@ class _Run:
         if number < self.loop.rounds:
             row["selected"] = self.ask(number, train)
             row["n_failed"] = len(self.labeller.labels.failed) - failed_before
-        row["wall_s"] = sum(self.watch.seconds.values())
+        row["wall_s"] = sum(self.watch.seconds.values()) - spent_before
         self.parent.log_round(row, summaries)
         show_metrics([row])
         return row
