@@ -232,7 +232,7 @@ class Store:
         return document
 
     def states(self, keys: Iterable[str]) -> dict[str, sa.RowMapping]:
-        """Return record, label, state, error class and message of the calculations that are known, by key, in its order."""
+        """Return record, label, state, error class and message of the calculations that are known, by key."""
         columns = ("key", "record_id", "label", "state", "error_class", "error_message")
         wanted = sorted(set(keys))
         statement = sa.select(*(calculations.c[name] for name in columns)).order_by(calculations.c.key)
