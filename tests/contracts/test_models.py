@@ -1,13 +1,12 @@
 """What every energy network must fulfil; members are found by their file in conf/model/."""
 
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from members import configs, names, settings
 from rdkit import Chem
 from rdkit.Chem import AllChem
 from scipy.spatial.transform import Rotation
@@ -17,8 +16,7 @@ from sddfkit.data import Record, ReferenceEnergies, conformer_records, to_record
 from sddfkit.models import EnergyModel, Ensemble, GraphError, GraphStats, graph, graph_stats
 from sddfkit.models.build import build_net
 
-CONF = Path(str(files("sddfkit.conf")))
-MEMBERS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+MEMBERS = configs("model")
 SMILES = ("CCO", "NCC(=O)[O-]", "c1ccncc1", "FC#N", "CSCl")
 CUTOFF = 5.0
 
@@ -48,20 +46,14 @@ def stats() -> GraphStats:
     return graph_stats([graph(record(smiles), CUTOFF) for smiles in SMILES])
 
 
-def config(name: str) -> dict:
-    preset = OmegaConf.load(CONF / "preset" / "smooth.yaml")
-    whole = OmegaConf.create({"preset": preset, "model": OmegaConf.load(CONF / "model" / f"{name}.yaml")})
-    return OmegaConf.to_container(whole.model, resolve=True)
-
-
-@pytest.fixture(params=MEMBERS)
-def name(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=MEMBERS, ids=names(MEMBERS))
+def member(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
 @pytest.fixture
-def net(name: str) -> EnergyModel:
-    return build_net(config(name), stats(), seed=3).double().eval()
+def net(member: Path) -> EnergyModel:
+    return build_net(settings(member), stats(), seed=3).double().eval()
 
 
 def moved(data: Data, pos: torch.Tensor) -> Data:
@@ -69,7 +61,7 @@ def moved(data: Data, pos: torch.Tensor) -> Data:
 
 
 def test_all_five_members_are_here() -> None:
-    assert {"gen", "pna", "resgated", "general", "transformer"} <= set(MEMBERS)
+    assert {"gen", "pna", "resgated", "general", "transformer"} <= set(names(MEMBERS))
 
 
 def test_rotation_and_translation_leave_the_energy_and_rotate_the_forces(net: EnergyModel) -> None:
@@ -174,8 +166,8 @@ def test_collinear_atoms_have_finite_second_derivatives(net: EnergyModel) -> Non
     torch.testing.assert_close(forces[:, 1:], torch.zeros(5, 2).double(), rtol=0, atol=1e-12)
 
 
-def test_second_derivatives_are_right(name: str) -> None:
-    small = build_net({**config(name), "width": 8, "layers": 1, "n_radial": 4}, stats(), seed=1).double().eval()
+def test_second_derivatives_are_right(member: Path) -> None:
+    small = build_net({**settings(member), "width": 8, "layers": 1, "n_radial": 4}, stats(), seed=1).double().eval()
     data = atoms([8, 1, 6], [[0.0, 0, 0], [0.9, 0.3, 0], [-0.7, 1.1, 0.4]])
     pos = data.pos.requires_grad_()
     assert torch.autograd.gradgradcheck(lambda p: small(moved(data, p), forces=False).energy, (pos,))
@@ -206,16 +198,16 @@ def test_float32_agrees_with_float64(net: EnergyModel) -> None:
     torch.testing.assert_close(rough.forces.double(), exact.forces, rtol=0, atol=2e-5)
 
 
-def test_the_seed_fixes_the_weights_and_no_global_state_changes(name: str) -> None:
+def test_the_seed_fixes_the_weights_and_no_global_state_changes(member: Path) -> None:
     state = torch.get_rng_state()
-    first, second, other = (build_net(config(name), stats(), seed).state_dict() for seed in (1, 1, 2))
+    first, second, other = (build_net(settings(member), stats(), seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_save_and_load_give_the_same_predictions(name: str, net: EnergyModel, tmp_path: Path) -> None:
-    entry = {"net": config(name), "stats": stats().to_dict(), "seed": 99}
+def test_save_and_load_give_the_same_predictions(member: Path, net: EnergyModel, tmp_path: Path) -> None:
+    name, entry = member.stem, {"net": settings(member), "stats": stats().to_dict(), "seed": 99}
     references = ReferenceEnergies({z: -10.0 * z for z in stats().elements}, "made up")
     saved = Ensemble({name: net}, references, {"members": {name: entry}})
     loaded = Ensemble.load(saved.save(tmp_path / "ensemble"))

@@ -2,22 +2,22 @@
 
 from pathlib import Path
 
+import members
 import numpy as np
 import pytest
 from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from sddfkit.active import Pool, PoolError
 
-CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "strategy").glob("*.yaml"))
-STRATEGIES = [path.stem for path in CONFIGS]
+MEMBERS = members.configs("strategy")
+every_strategy = pytest.mark.parametrize("member", MEMBERS, ids=members.names(MEMBERS))
 
 
-def make(name: str, seed: int = 0):
+def make(member: Path, seed: int = 0):
     """Return the strategy as configured, fitted where it learns."""
-    strategy = instantiate(OmegaConf.load(next(path for path in CONFIGS if path.stem == name)))
+    strategy = instantiate(members.settings(member))
     return strategy.fit(pool(12, seed + 1, labelled=True)) if strategy.learns else strategy
 
 
@@ -45,14 +45,14 @@ def reordered(old: Pool, order: np.ndarray) -> Pool:
 
 
 def test_there_are_strategies():
-    assert {"random", "disagreement", "loss_predictor"} <= set(STRATEGIES)
+    assert {"random", "disagreement", "loss_predictor"} <= set(members.names(MEMBERS))
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@every_strategy
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(1, 25), k=st.integers(0, 40), seed=st.integers(0, 10**6))
-def test_choice(name, n, k, seed):
-    strategy, candidates = make(name), pool(n, seed)
+def test_choice(member, n, k, seed):
+    strategy, candidates = make(member), pool(n, seed)
     chosen = strategy(candidates, k, np.random.default_rng(seed))
     assert len(chosen) == min(k, n) and len(set(chosen)) == len(chosen) and set(chosen) <= set(candidates.record_ids)
     assert chosen == strategy(candidates, k, np.random.default_rng(seed)), "same seed, same choice"
@@ -63,22 +63,22 @@ def test_choice(name, n, k, seed):
     assert chosen == strategy(moved, k, np.random.default_rng(seed)), "an energy offset is irrelevant"
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_ties_are_broken_by_the_generator(name):
+@every_strategy
+def test_ties_are_broken_by_the_generator(member):
     n = 20
     candidates = Pool(
         [f"r{i:02d}" for i in range(n)],
         [f"m{i}" for i in range(n)],
         {"member_energies": np.zeros((3, n)), "n_atoms": np.full(n, 5), "maccs": np.zeros((n, 167), dtype=int)},
     )
-    strategy = make(name)
+    strategy = make(member)
     choices = {tuple(strategy(candidates, 3, np.random.default_rng(seed))) for seed in range(8)}
     assert len(choices) > 1
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_best_first(name):
-    strategy, candidates = make(name), pool(30, 5)
+@every_strategy
+def test_best_first(member):
+    strategy, candidates = make(member), pool(30, 5)
     scores = strategy.scores(candidates)
     if scores is None:
         return
@@ -88,9 +88,9 @@ def test_best_first(name):
     assert by_id[chosen[0]] == pytest.approx(max(scores))
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_what_is_wrong_is_named(name):
-    strategy = make(name)
+@every_strategy
+def test_what_is_wrong_is_named(member):
+    strategy = make(member)
     with pytest.raises(PoolError, match="k=-1"):
         strategy(pool(3, 0), -1, np.random.default_rng(0))
     assert strategy(Pool([], []), 3, np.random.default_rng(0)) == []
