@@ -26,12 +26,17 @@ class Edges(NamedTuple):
         w(d_ij): every aggregation weighs its messages with it.
     features : (e, width)
         Learned features of distance, angles, bond type and element pair.
+    distance : (e, 1), Å
+    unit : (e, 3)
+        Direction (x_j − x_i) / d_ij, for networks with filters or angles of their own.
     """
 
     source: Tensor
     target: Tensor
     envelope: Tensor
     features: Tensor
+    distance: Tensor
+    unit: Tensor
 
 
 def envelope(distance: Tensor, cutoff: float) -> Tensor:
@@ -144,7 +149,7 @@ class EdgeFeatures(nn.Module):
         normals = _normals(weight * self.normal(g), unit, target, len(pos))
         n_i, n_j = normals.index_select(0, target), normals.index_select(0, source)
         cosines = torch.cat([(n_i * unit[:, None]).sum(-1), -(n_j * unit[:, None]).sum(-1), (n_i * n_j).sum(-1)], dim=1)
-        return Edges(source, target, weight, self.mix(g) + self.angle(cosines))
+        return Edges(source, target, weight, self.mix(g) + self.angle(cosines), distance[:, None], unit)
 
 
 def _normals(weight: Tensor, unit: Tensor, target: Tensor, n: int) -> Tensor:

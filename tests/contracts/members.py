@@ -52,9 +52,10 @@ def locate(target: str, path: Path) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        pytest.fail(
-            f"{path} names {target}, which cannot be imported: {error}. Is the spelling right? A module outside the "
-            f"tree must lie in a folder that is given with --members (here: {', '.join(map(str, folders())) or 'none'})"
-            f" or is on PYTHONPATH (here: {os.environ.get('PYTHONPATH') or 'not set'})",
-            pytrace=False,
-        )
+        reason = error
+    pytest.fail(
+        f"{path} names {target}, which cannot be imported: {reason}. Is the spelling right? A module outside the tree "
+        f"must lie in a folder that is given with --members (given: {', '.join(map(str, folders())) or 'none'}) "
+        f"or is on PYTHONPATH (now: {os.environ.get('PYTHONPATH') or 'not set'})",
+        pytrace=False,
+    )
