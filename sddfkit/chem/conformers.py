@@ -1,4 +1,4 @@
-"""Conformers by ETKDGv3, with an account of what was asked for, what came, and why the rest did not."""
+"""Conformers by ETKDGv3, or as given, with an account of what was asked for, what came, and why the rest did not."""
 
 import math
 from collections import Counter
@@ -16,6 +16,8 @@ from sddfkit.chem.rmsd import prune_by_rmsd
 FLAGS_PROPERTY = "sddfkit.flags"
 """Property of an RDKit conformer: what to know about it before use, joined by "; "."""
 _ATTEMPT = "attempt: "
+_CLOSEST = 0.1
+"""Å. Atoms nearer to each other have no place of their own: a missing coordinate is written as 0 0 0."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,47 @@ def etkdg(
             flags.append(f"conformer {number}: {conformer.GetProp(FLAGS_PROPERTY)}")
     method = "ETKDGv3 + MMFF94" if mmff else "ETKDGv3"
     return Conformers(work, n_conformers, embedded, kept, method, failures | attempts, tuple(flags))
+
+
+def given(mol: Chem.Mol, *, rng: np.random.Generator) -> Conformers:
+    """Take the conformers that a molecule brings, such as those of an SDF record, as they are.
+
+    Nothing is embedded, relaxed or pruned. A conformer without a third dimension, or with atoms that have no place of
+    their own, is left out with that reason; a molecule that lacks hydrogens keeps none.
+
+    Parameters
+    ----------
+    mol : molecule with explicit hydrogens and 3D conformers, Å; it is copied
+    rng : unused: nothing is drawn
+    """
+    del rng
+    work = Chem.Mol(mol)
+    conformers = list(work.GetConformers())
+    hydrogens = sum(atom.GetTotalNumHs() for atom in work.GetAtoms())
+    failures: Counter[str] = Counter()
+    if not conformers:
+        failures["without 3D coordinates (conformers=etkdg makes some)"] += 1
+    for conformer in conformers:
+        reason = f"without positions of {hydrogens} hydrogens" if hydrogens else _misplaced(conformer)
+        if reason:
+            failures[reason] += 1
+            work.RemoveConformer(conformer.GetId())
+    kept = work.GetNumConformers()
+    for number, conformer in enumerate(list(work.GetConformers())):
+        conformer.SetId(number)
+    return Conformers(work, max(1, len(conformers)), kept, kept, "given", dict(failures), ())
+
+
+def _misplaced(conformer: Chem.Conformer) -> str:
+    """Why the positions of a conformer cannot be used; empty when they can."""
+    positions = conformer.GetPositions()
+    if not conformer.Is3D():
+        return "flat (a 2D drawing)"
+    if not np.isfinite(positions).all():
+        return "with coordinates that are no numbers"
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    first, second = np.nonzero(np.triu(distances < _CLOSEST, k=1))
+    return f"with atoms {first[0]} and {second[0]} at one place" if len(first) else ""
 
 
 def _embed(mol: Chem.Mol, n: int, rng: np.random.Generator, max_attempts: int, timeout: int) -> dict[str, int]:

@@ -5,7 +5,7 @@ import pytest
 from rdkit import Chem
 
 from sddfkit.chem import conformers
-from sddfkit.chem.conformers import FLAGS_PROPERTY, etkdg
+from sddfkit.chem.conformers import FLAGS_PROPERTY, etkdg, given
 from sddfkit.chem.connectivity import connectivity_faults
 from sddfkit.chem.molecules import molecule_id, molecules_from_smiles
 from sddfkit.chem.sources import read_molecules
@@ -151,3 +151,51 @@ def test_every_shipped_molecule_embeds_with_sound_bonds(mmff):
         numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
         for where in positions(ensemble):
             assert connectivity_faults(numbers, where, bonds) == []
+
+
+def given_of(mol):
+    return given(mol, rng=np.random.default_rng(0))
+
+
+def test_given_takes_all_conformers_of_an_sdf_record_as_they_are(tmp_path):
+    ethanol = embed("CCO", n=1).mol
+    path = tmp_path / "one.sdf"
+    path.write_text(Chem.MolToMolBlock(ethanol) + "$$$$\n")
+    (read,) = read_molecules(path)
+    found = given_of(read)
+    assert (found.asked, found.embedded, found.kept, found.failures, found.flags) == (1, 1, 1, {}, ())
+    assert found.method == "given"
+    written = Chem.MolFromMolBlock(path.read_text(), removeHs=False).GetConformer().GetPositions()
+    np.testing.assert_array_equal(found.mol.GetConformer().GetPositions(), written)
+
+    many = embed("CCCO", n=5, prune_rmsd=None).mol
+    for conformer in list(many.GetConformers())[1:4:2]:
+        many.RemoveConformer(conformer.GetId())
+    places = [conformer.GetPositions() for conformer in many.GetConformers()]
+    several = given_of(many)
+    assert several.kept == 3 and [c.GetId() for c in several.mol.GetConformers()] == [0, 1, 2]
+    np.testing.assert_array_equal(positions(several), places)
+
+
+def test_given_refuses_what_has_no_place():
+    bare = given_of(molecules_from_smiles("CCO")[0])
+    assert (bare.kept, bare.summary()) == (
+        0, "asked 1, kept 0: 1 without 3D coordinates (conformers=etkdg makes some)",
+    )  # fmt: skip
+    heavy = Chem.RemoveHs(embed("CCO", n=2).mol)
+    assert given_of(heavy).summary() == "asked 2, kept 0: 2 without positions of 6 hydrogens"
+    assert heavy.GetNumConformers() == 2, "the given molecule is left alone"
+
+    mol = embed("CCO", n=4, prune_rmsd=None).mol
+    for atom in (4, 7):
+        mol.GetConformer(1).SetAtomPosition(atom, [0.0, 0.0, 0.0])
+    mol.GetConformer(2).SetAtomPosition(3, [float("nan"), 0.0, 0.0])
+    mol.GetConformer(3).Set3D(False)
+    some = given_of(mol)
+    assert (some.asked, some.kept) == (4, 1)
+    assert some.failures == {
+        "with atoms 4 and 7 at one place": 1,
+        "with coordinates that are no numbers": 1,
+        "flat (a 2D drawing)": 1,
+    }
+    np.testing.assert_array_equal(positions(some)[0], mol.GetConformer(0).GetPositions())
