@@ -13,12 +13,15 @@ atoms that keep elements and bonds (isomorphisms of the molecular graphs).
 in different orders); `rmsd_matrix` compares all pairs of k conformers; `distinct` drops near copies. Every answer is
 proved, or says that it is only bounded because a limit was given (`Result.status`).
 
+The command ``flashrmsd`` does the same for SDF, MOL and MOL2 files: ``flashrmsd --help``.
+
 Arrays
 ------
 positions (n, 3) or (k, n, 3), Å, float64 or float32, read-only arrays too; mapping (n,) indices from 0; rotation (3, 3)
 and translation (3,) move b onto a: ``a[i] ≈ rotation @ b[mapping[i]] + translation``.
 
 >>> import numpy as np
+>>> from flashrmsd_cy import Molecule, rmsd, rmsd_matrix
 >>> methane = Molecule([6, 1, 1, 1, 1], [(0, 1), (0, 2), (0, 3), (0, 4)])
 >>> x = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 0.63
 >>> round(rmsd(x, x[[0, 2, 1, 3, 4]], methane, align=False).value, 6)
@@ -27,11 +30,17 @@ and translation (3,) move b onto a: ``a[i] ≈ rotation @ b[mapping[i]] + transl
 [[0.0, 0.098], [0.098, 0.0]]
 """
 
-from flashrmsd_cy._api import Result, best_mapping, distinct, rmsd, rmsd_matrix
-from flashrmsd_cy._molecule import Molecule
-from flashrmsd_cy.errors import NotIsomorphicError, RMSDError, SearchLimitError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flashrmsd_cy._api import Result, best_mapping, distinct, rmsd, rmsd_matrix
+    from flashrmsd_cy._molecule import Molecule
+    from flashrmsd_cy.errors import FormatError, NotIsomorphicError, RMSDError, SearchLimitError
+
+__version__ = "0.1.0"
 
 __all__ = [
+    "FormatError",
     "Molecule",
     "NotIsomorphicError",
     "RMSDError",
@@ -42,3 +51,22 @@ __all__ = [
     "rmsd",
     "rmsd_matrix",
 ]
+
+_MODULES = {"Molecule": "_molecule"} | dict.fromkeys(
+    ("FormatError", "NotIsomorphicError", "RMSDError", "SearchLimitError"), "errors"
+)
+
+
+def __getattr__(name: str) -> object:
+    # NumPy is loaded at the first use, so that the command's --help need not wait for it.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, '_api')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

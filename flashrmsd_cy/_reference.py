@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
-Bonds = Sequence[tuple[int, int]]
+Bonds = Sequence[tuple[int, ...]]  # two atoms, and a type if types are to be kept
 
 
 def all_mappings(
     labels_a: Sequence[object], bonds_a: Bonds, labels_b: Sequence[object], bonds_b: Bonds
 ) -> Iterator[list[int]]:
     """Every one-to-one assignment of atoms that keeps labels and bonds: ``mapping[i]`` is the atom of b for atom i."""
-    joined_a = {frozenset(bond) for bond in bonds_a}
-    joined_b = {frozenset(bond) for bond in bonds_b}
+    joined_a = {frozenset(bond[:2]): bond[2:] for bond in bonds_a}
+    joined_b = {frozenset(bond[:2]): bond[2:] for bond in bonds_b}
     if len(labels_a) != len(labels_b) or len(joined_a) != len(joined_b):
         return
 
@@ -31,7 +31,7 @@ def all_mappings(
             if j in mapping or labels_a[i] != labels_b[j]:
                 continue
             if all(
-                (frozenset((i, k)) in joined_a) == (frozenset((j, mapping[k])) in joined_b) for k in range(len(mapping))
+                joined_a.get(frozenset((i, k))) == joined_b.get(frozenset((j, mapping[k]))) for k in range(len(mapping))
             ):
                 yield from extend([*mapping, j])
 

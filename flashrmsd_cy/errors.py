@@ -9,5 +9,9 @@ class NotIsomorphicError(RMSDError):
     """The two molecular graphs are different molecules; the message says in what they differ."""
 
 
+class FormatError(RMSDError):
+    """A file, or a record of one, that cannot be read; the message says in which line and what was expected."""
+
+
 class SearchLimitError(RuntimeError):
     """A node or time limit stopped the work before there was any answer to give (not even a bound with a mapping)."""
