@@ -1,11 +1,36 @@
 """Batches of graphs for Lightning."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torch_geometric.data import Batch, Data
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of one epoch: a fit that starts in the middle draws the same numbers as one that came from the start."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+
+
+class EpochOrder(Sampler[int]):
+    """Random order of `size` rows, fixed by the seed and the epoch, which Lightning sets."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+        yield from torch.randperm(self.size, generator=generator).tolist()
 
 
 class GraphDataModule(pl.LightningDataModule):
@@ -28,14 +53,14 @@ class GraphDataModule(pl.LightningDataModule):
         self.train = list(train)
         self.validation = list(validation)
         self.batch_size = batch_size
-        self.generator = torch.Generator().manual_seed(seed)
+        self.order = EpochOrder(len(self.train), seed)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(
             self.train,  # type: ignore[arg-type]
             batch_size=self.batch_size,
-            shuffle=True,
-            generator=self.generator,
+            sampler=self.order,
+            generator=torch.Generator().manual_seed(0),  # of worker processes, of which there are none
             collate_fn=Batch.from_data_list,
         )
 

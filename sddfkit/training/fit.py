@@ -1,10 +1,10 @@
 """Train one member of an ensemble: a plain dict in, a folder with weights out."""
 
 import functools
-import hashlib
 import json
 import logging
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock
 from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from safetensors.torch import save_file
 from torch_geometric.data import Data
 
@@ -24,14 +26,22 @@ from sddfkit.data import ReferenceEnergies, to_records
 from sddfkit.models.build import build, build_net
 from sddfkit.models.ensemble import MEMBER_CARD, WEIGHTS
 from sddfkit.models.graphs import GraphStats, graph, graph_stats
-from sddfkit.training.callbacks import BestAveragedWeights
+from sddfkit.training.callbacks import BestAveragedWeights, LiveMetrics, SeededEpochs
+from sddfkit.training.checkpoint import CHECKPOINT, Checkpoints, Found, find_checkpoint
 from sddfkit.training.datamodule import GraphDataModule
+from sddfkit.training.identity import job_hash
+from sddfkit.training.member_run import MemberRun
 from sddfkit.training.module import EnergyModule
-from sddfkit.training.tracking import track
+
+CHECKPOINT_EVERY_S = 30.0
 
 
 def fit_member(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train one network and write its folder. Made for a spawned process: the job is plain data.
+
+    A fit that was killed goes on from its last checkpoint when it is called again with the same job, and ends with
+    the same weights, bit for bit, in the same run of MLflow. Of two processes that want the same folder, the second
+    waits and finds the member finished.
 
     Parameters
     ----------
@@ -56,14 +66,18 @@ def fit_member(job: Mapping[str, Any]) -> dict[str, Any]:
         ``seed``, ``folder``, ``threads``
             Initial weights and order of batches follow from the seed alone.
         ``mlflow``
-            None, or ``tracking_uri``, ``experiment``, ``run_name``, ``parent_run_id`` (or None), ``tags``.
+            None, or ``tracking_uri``, ``experiment``, ``run_name``, ``parent_run_id`` (or None), ``tags``, see
+            :class:`~sddfkit.training.member_run.MemberRun`.
+        ``checkpoint_every_s``
+            At most one checkpoint in this time, s; 30 by default, 0 for one per epoch.
 
     Returns
     -------
     dict
         What stands in ``folder/member.json``: name, net, stats, seed, references, job_hash, best_epoch, epochs,
-        metrics (of the best epoch, eV and eV/Å), wall_s, mlflow_run_id, versions. Beside it lies
-        ``weights.safetensors``. A folder that is finished for the same job is returned as it is.
+        metrics (of the best epoch, eV and eV/Å), wall_s (of all parts of the fit), mlflow_run_id, versions, warnings
+        (what went wrong with checkpoints or MLflow, which never ends a fit). Beside it lies ``weights.safetensors``.
+        A folder that is finished for the same job is returned as it is.
 
     Raises
     ------
@@ -78,14 +92,20 @@ def fit_member(job: Mapping[str, Any]) -> dict[str, Any]:
     finished = _finished(folder, digest)
     if finished is not None:
         return finished
-    with _single_process(int(job["threads"])):
-        start = time.perf_counter()
-        card, module = _fit(job)
-        card |= {"job_hash": digest, "wall_s": round(time.perf_counter() - start, 3)}
-        card["mlflow_run_id"] = track(job["mlflow"], job, module.history, card) if job.get("mlflow") else None
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS, lambda path: save_file(module.net.state_dict(), path))
-    _replace(folder / MEMBER_CARD, lambda path: path.write_text(json.dumps(card, indent=1), encoding="utf-8"))
+    with FileLock(folder / ".lock"):
+        finished = _finished(folder, digest)
+        if finished is not None:
+            return finished
+        start = time.perf_counter()
+        found = find_checkpoint(folder / CHECKPOINT, digest)
+        with _single_process(int(job["threads"])):
+            card, module = _fit(job, digest, found, lambda: found.wall_s + time.perf_counter() - start)
+        # Without a card the folder counts as unfinished: weights never stand beside the card of another job.
+        (folder / MEMBER_CARD).unlink(missing_ok=True)
+        _replace(folder / WEIGHTS, lambda path: save_file(module.net.state_dict(), path))
+        _replace(folder / MEMBER_CARD, lambda path: path.write_text(json.dumps(card, indent=1), encoding="utf-8"))
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return card
 
 
@@ -109,26 +129,6 @@ class FitError(ValueError):
     """A member cannot be trained from this job."""
 
 
-def job_hash(job: Mapping[str, Any]) -> str:
-    """sha256 of all that determines the weights: settings, code, seed and the record files' bytes."""
-    settings = {key: job.get(key) for key in ("name", "net", "module", "trainer", "references", "stats", "seed")}
-    settings["torch"] = torch.__version__
-    settings["code"] = _code()
-    for key in ("train_records", "validation_records"):
-        settings[key] = hashlib.sha256(Path(job[key]).read_bytes()).hexdigest()
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-@functools.cache
-def _code() -> str:
-    """sha256 of the sources that make and train a network: other code may make other weights of the same settings."""
-    digest = hashlib.sha256()
-    for package in ("models", "training"):
-        for path in sorted((Path(__file__).parents[1] / package).glob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def _finished(folder: Path, digest: str) -> dict[str, Any] | None:
     path = folder / MEMBER_CARD
     if not (path.is_file() and (folder / WEIGHTS).is_file()):
@@ -137,7 +137,10 @@ def _finished(folder: Path, digest: str) -> dict[str, Any] | None:
     return card if card["job_hash"] == digest else None
 
 
-def _fit(job: Mapping[str, Any]) -> tuple[dict[str, Any], EnergyModule]:
+def _fit(
+    job: Mapping[str, Any], digest: str, found: Found, wall_s: Callable[[], float]
+) -> tuple[dict[str, Any], EnergyModule]:
+    folder = Path(job["folder"])
     settings = job["trainer"]
     references = ReferenceEnergies.from_dict(job["references"])
     cutoff = float(job["net"]["cutoff"])
@@ -149,12 +152,27 @@ def _fit(job: Mapping[str, Any]) -> tuple[dict[str, Any], EnergyModule]:
     steps = settings["max_epochs"] * len(data.train_dataloader())
     module = _module(net, job["module"], steps)
     best = BestAveragedWeights(settings["ema_decay"])
-    trainer = _trainer(settings, best)
-    with warnings.catch_warnings():
-        # Few workers and few batches are right for data sets that fit in memory.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        trainer.fit(module, data)
+    every_s = float(job.get("checkpoint_every_s", CHECKPOINT_EVERY_S))
+    checkpoints = Checkpoints(folder / CHECKPOINT, digest, every_s=every_s, wall_s=wall_s)
+    run = MemberRun(job["mlflow"], job, digest, folder) if job.get("mlflow") else None
+    try:
+        # Metrics are told before the checkpoint is written: what is in it is in MLflow, or is told again.
+        live = [] if run is None else [LiveMetrics(run)]
+        _train(_trainer(settings, [best, SeededEpochs(int(job["seed"])), *live, checkpoints]), module, data, found.path)
+        if best.best_epoch < 0:
+            raise FitError(
+                f"the validation loss of member {job['name']!r} was never finite; lower the learning rate or look at "
+                "the labels"
+            )
+        if run is not None:
+            run.finish(module.history, module.history[best.best_epoch], wall_s())
+    except BaseException as error:
+        if run is not None:
+            run.stop("FAILED" if isinstance(error, Exception) else "KILLED")
+        if isinstance(error, SIGTERMException):
+            # Lightning only notes the signal; what is asked for is the end of this process.
+            signal.raise_signal(signal.SIGTERM)
+        raise
     card = {
         "name": job["name"],
         "net": dict(job["net"]),
@@ -166,8 +184,30 @@ def _fit(job: Mapping[str, Any]) -> tuple[dict[str, Any], EnergyModule]:
         "epochs": len(module.history),
         "metrics": module.history[best.best_epoch],
         "versions": {"torch": torch.__version__, "pytorch_lightning": pl.__version__},
+        "job_hash": digest,
+        "wall_s": round(wall_s(), 3),
+        "mlflow_run_id": None if run is None else run.run_id,
+        "warnings": [
+            *([found.warning] if found.warning else []),
+            *checkpoints.warnings,
+            *([] if run is None else run.warnings),
+        ],
     }
     return card, module
+
+
+def _train(trainer: pl.Trainer, module: EnergyModule, data: GraphDataModule, checkpoint: Path | None) -> None:
+    with warnings.catch_warnings():
+        # Few workers and few batches are right for data sets that fit in memory.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        try:
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                # Lightning makes an exit of it, which would end a notebook or a larger program.
+                raise KeyboardInterrupt from None
+            raise
 
 
 def _graphs(path: Path, cutoff: float, references: ReferenceEnergies) -> list[Data]:
@@ -211,12 +251,10 @@ def _with_steps(scheduler: Mapping[str, Any], steps: int) -> dict[str, Any]:
     return {key: steps if value == "steps" else value for key, value in scheduler.items()}
 
 
-def _trainer(settings: Mapping[str, Any], best: BestAveragedWeights) -> pl.Trainer:
-    callbacks: list[pl.Callback] = [best]
+def _trainer(settings: Mapping[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
     if settings.get("patience"):
-        callbacks.append(
-            EarlyStopping("validation/loss", patience=settings["patience"], check_on_train_epoch_end=False)
-        )
+        stopping = EarlyStopping("validation/loss", patience=settings["patience"], check_on_train_epoch_end=False)
+        callbacks = [*callbacks, stopping]
     return pl.Trainer(
         accelerator="cpu",
         devices=1,
@@ -235,7 +273,7 @@ def _trainer(settings: Mapping[str, Any], best: BestAveragedWeights) -> pl.Train
 
 @contextmanager
 def _single_process(threads: int) -> Iterator[None]:
-    """Threads and determinism of the fit; the caller's settings come back, for fits that run in a larger process."""
+    """Threads, determinism and random numbers of the fit; the caller's come back, for fits in a larger process."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
@@ -243,7 +281,8 @@ def _single_process(threads: int) -> Iterator[None]:
     # Lightning announces devices at every fit; five members would say it five times.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])

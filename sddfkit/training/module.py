@@ -64,6 +64,12 @@ class EnergyModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
         }
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint["history"])
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         return self._step(batch, "train")
 

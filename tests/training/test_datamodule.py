@@ -8,7 +8,11 @@ from sddfkit.training import GraphDataModule
 def orders(springs: list[Record], seed: int, epochs: int = 2) -> list[list[str]]:
     graphs = [graph(record, 5.0, energy=0.0) for record in springs]
     loader = GraphDataModule(graphs, graphs[:1], batch_size=5, seed=seed).train_dataloader()
-    return [[name for batch in loader for name in batch.record_id] for _ in range(epochs)]
+    found = []
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)  # as Lightning does
+        found.append([name for batch in loader for name in batch.record_id])
+    return found
 
 
 def test_every_epoch_visits_every_graph_once_in_an_order_fixed_by_the_seed(springs: list[Record]) -> None:

@@ -1,6 +1,7 @@
 import pytest
 
-from sddfkit.training.parent_run import PARENT_TAG, ParentRun, open_experiment
+from sddfkit.training.parent_run import ParentRun
+from sddfkit.training.tracking import PARENT_TAG, open_experiment
 
 CONFIG = {"seed": 0, "level": {"method": "wb97x"}, "model": {"gen": {"width": 48}}}
 ERRORS = {"energy_mae_kcal_mol": 2.0, "force_mae_kcal_mol_A": 1.0}
