@@ -42,7 +42,10 @@ bench: .venv/.ready
 viewer: .venv/.ready
 	@$(PYTHON) .ci/viewer.py
 
+# From nothing: files of an earlier build would end up in the wheel. The 3D viewer's script is not kept in git.
 wheel: .venv/.ready
+	@$(PYTHON) .ci/viewer.py
+	@rm -rf build dist/sddfkit-*.whl
 	@$(PYTHON) -m build --wheel --no-isolation
 
 clean:
