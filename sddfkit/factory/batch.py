@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -13,16 +12,19 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from sddfkit.factory.ingest import ReachesEngines, collect, hand_over, ingest
 from sddfkit.factory.jobs import Calculation
-from sddfkit.factory.retry import OPEN_AGAIN, verdict
-from sddfkit.factory.store import Store, attempts, calculations, now, requests, results
+from sddfkit.factory.retry import OPEN_AGAIN
+from sddfkit.factory.store import Store, attempts, calculations, now, requests
 from sddfkit.qc import supervisor
+from sddfkit.qc.spool import read_outcome
 
 logger = logging.getLogger(__name__)
 
 # More than the engines can do at once, so that none waits for its next task; few, because the queue is the database.
 TASKS_PER_ENGINE = 2
 HEARTBEAT_S = 20.0
+HAND_OVER_S = 60.0  # for an idle engine
 
 
 class BatchOutcome(NamedTuple):
@@ -116,27 +118,38 @@ class Batch:
 
     def _steps(self, rows: Sequence[sa.RowMapping], executor: Callable[[], tuple[Executor, int]]) -> Iterator[None]:
         """Submit and collect until the queue is empty, yielding once per calculation that needs no more attempts."""
-        queue = deque((row["key"], row["input"]) for row in rows)
-        inputs = dict(queue)
-        running: dict[Future[Any], str] = {}
+        inputs = {row["key"]: row["input"] for row in rows}
         engines, n_engines = executor()
+        if isinstance(engines, ReachesEngines):  # first what they have kept for us, so that it is not computed again
+            hand_over(self.store, engines, self.timeout_s + HAND_OVER_S)
+        queue = deque(row["key"] for row in self._open_rows() if row["key"] in inputs)
+        for _ in range(len(inputs) - len(queue)):
+            yield
+        running: dict[Future[Any], str] = {}
+        kept_elsewhere = False
         beat = time.monotonic()
         try:
             while queue or running:
                 while queue and len(running) < TASKS_PER_ENGINE * n_engines:
-                    key, document = queue.popleft()
-                    running[self._submit(engines, key, document)] = key
+                    key = queue.popleft()
+                    running[self._submit(engines, key, inputs[key])] = key
                 done, _ = wait(running, timeout=HEARTBEAT_S, return_when=FIRST_COMPLETED)
-                if time.monotonic() - beat > HEARTBEAT_S:
-                    self.store.heartbeat()
-                    executor()  # raises where no engine is left, instead of waiting for ever
-                    beat = time.monotonic()
+                lost = False
                 for future in done:
                     key = running.pop(future)
-                    if ingest(self.store, *_outcome_of(future, key)) == "ready":
-                        queue.append((key, inputs[key]))
+                    outcome, path = _outcome_of(future)
+                    lost |= outcome["error_class"] == "engine_lost"
+                    kept_elsewhere |= path is None
+                    if ingest(self.store, key, outcome, path) == "ready":
+                        queue.append(key)
                     else:
                         yield
+                if lost or time.monotonic() - beat > HEARTBEAT_S:
+                    self.store.heartbeat()
+                    engines, n_engines = executor()  # replaces lost engines; raises where none is left
+                    beat = time.monotonic()
+            if kept_elsewhere and isinstance(engines, ReachesEngines):
+                hand_over(self.store, engines, HAND_OVER_S)
         finally:
             for future in running:
                 future.cancel()
@@ -149,6 +162,7 @@ class Batch:
             spool=str(self.store.spool),
             timeout_s=self.timeout_s,
             memory_gib=self.memory_gib,
+            owner=self.store.owner,
         )
 
     def _open_rows(self) -> list[sa.RowMapping]:
@@ -181,76 +195,6 @@ class Batch:
         )
 
 
-def collect(store: Store) -> int:
-    """Take over what engines left in the spool, and return how many results were new."""
-    taken = 0
-    spooled = sorted(store.spool.glob("*.json"))
-    known = store.states(path.stem for path in spooled)
-    for path in spooled:
-        if path.stem not in known:
-            continue  # of another store that shares the folder, or damaged: not ours to remove
-        outcome = _read_spool(path)
-        if outcome is not None:
-            ingest(store, path.stem, outcome, path)
-            taken += 1
-    for partial in store.spool.glob("*.tmp"):
-        partial.unlink(missing_ok=True)
-    return taken
-
-
-def ingest(store: Store, key: str, outcome: dict[str, Any], spooled: Path | None) -> str:
-    """Write one attempt, and its result if it has one, then remove it from the spool.
-
-    Returns
-    -------
-    state
-        The state of the calculation afterwards. Taking the same attempt in twice changes nothing.
-    """
-    success = bool(outcome["success"])
-    with store.writing() as connection:
-        attempt = {name: outcome.get(name) for name in _ATTEMPT_FIELDS}
-        connection.execute(
-            insert(attempts).on_conflict_do_nothing(),
-            [{**attempt, "key": key, "state": "done" if success else "failed"}],
-        )
-        if success:
-            state = "done"
-            document = outcome["result"]
-            connection.execute(
-                insert(results).on_conflict_do_nothing(),
-                [
-                    {
-                        "key": key,
-                        "energy_hartree": float(document["properties"]["return_energy"]),
-                        "document": zlib.compress(json.dumps(document).encode()),
-                        "ingested": now(),
-                    }
-                ],
-            )
-        else:
-            failures = connection.scalar(
-                sa.select(sa.func.count())
-                .select_from(attempts)
-                .where(attempts.c.key == key, attempts.c.error_class == outcome["error_class"])
-            )
-            state = verdict(outcome["error_class"], failures or 0)
-            logger.warning("calculation %s: %s: %s", key[:12], outcome["error_class"], outcome["error_message"])
-        connection.execute(
-            calculations.update()
-            .where(calculations.c.key == key, calculations.c.state != "done")
-            .values(state=state, error_class=outcome.get("error_class"), error_message=outcome.get("error_message"))
-        )
-    if spooled is not None:
-        spooled.unlink(missing_ok=True)
-    return state
-
-
-_ATTEMPT_FIELDS = (
-    "host", "pid", "started", "finished", "wall_s", "cpu_s", "peak_rss_mib",
-    "error_class", "error_message", "output_tail",
-)  # fmt: skip
-
-
 def _row(item: Calculation) -> dict[str, Any]:
     return {
         **item._asdict(),
@@ -260,17 +204,19 @@ def _row(item: Calculation) -> dict[str, Any]:
     }
 
 
-def _outcome_of(future: Future[Any], key: str) -> tuple[str, dict[str, Any], Path | None]:
-    """Return key, outcome and spool file of a finished task; a lost engine is an outcome too."""
+def _outcome_of(future: Future[Any]) -> tuple[dict[str, Any], Path | None]:
+    """Return outcome and spool file (None: not in our spool) of a finished task; a lost engine is an outcome too."""
     error = future.exception()
     if error is None:
         answer = future.result()
+        if "result" in answer:  # whole, because the engine keeps it in a spool of its own
+            return answer, None
         path = Path(answer["path"])
-        spooled = _read_spool(path)
+        spooled = read_outcome(path)
         if spooled is not None:
-            return key, spooled, path
-        if answer["error_class"] is not None:  # it could not be written: a full disk, say
-            return key, answer, None
+            return spooled, path
+        if answer["error_class"] is not None:  # it could not be written anywhere: full disks, say
+            return answer, None
         error = RuntimeError(f"the engine answered, but its result {path} cannot be read")
     lost = {
         "success": False,
@@ -279,14 +225,4 @@ def _outcome_of(future: Future[Any], key: str) -> tuple[str, dict[str, Any], Pat
         "started": now(),
         "finished": now(),
     }
-    return key, lost, None
-
-
-def _read_spool(path: Path) -> dict[str, Any] | None:
-    """Return what an engine left, or None if it is not whole (an engine renames whole files only)."""
-    try:
-        outcome: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        logger.warning("the spool file %s cannot be read and is left alone", path)
-        return None
-    return outcome
+    return lost, None

@@ -1,22 +1,30 @@
 """The store: one SQLite file that holds records, calculations, every attempt and every result."""
 
 import datetime as dt
+import errno
 import json
 import logging
 import os
+import secrets
+import shutil
 import socket
 import sqlite3
+import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import psutil
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
+
+from sddfkit.qc.spool import TOKEN_FILE, Owner, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -123,42 +131,47 @@ class Store:
     path
         The SQLite file; it is made with its folder when opened for writing.
     read_only
-        Open an existing store without taking the writer's lease.
+        Open an existing store without taking the writer's lease, and without writing anything, so that it may lie on a
+        read-only disk.
     wait_s
         How long to wait for another process that holds the lease, as the jobs of a sweep do while one of them labels.
 
     Raises
     ------
     StoreError
-        If another living process holds the lease, the schema is of another version, the file is no store, or the
-        file system cannot carry one.
+        Here and in all methods: if another living process holds the lease, the schema is of another version, the file
+        is no store, the file system cannot carry one, or the disk is full, read-only or broken.
     """
 
     def __init__(self, path: str | Path, *, read_only: bool = False, wait_s: float = 0.0) -> None:
         self.path = Path(path).absolute()
         self.read_only = read_only
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         if read_only and not self.path.is_file():
             raise StoreError(f"there is no store at {self.path}: label something first, or check paths.root")
         if not read_only:
             _prepare_folder(self.path)
-        self._engine = sa.create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 60})
-        sa.event.listen(self._engine, "connect", _set_pragmas)
+        self._engine = self._reader() if read_only else self._writer()
         try:
-            self._open_schema()
-            if not read_only:
-                self._take_lease(wait_s)
-        except sa.exc.DatabaseError as error:
-            self._engine.dispose()
-            raise StoreError(f"{self.path} cannot be used as a store: {error.orig}") from error
-        except StoreError:
-            self._engine.dispose()
+            with self._database_errors():
+                self._open_schema()
+                if not read_only:
+                    self._take_lease(wait_s)
+                    self.owner = self._put_token()
+        except BaseException:
+            self._dispose()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        try:
+            self.close()
+        except StoreError as trouble:
+            if error is None:
+                raise
+            logger.warning("while closing: %s", trouble)  # what happened first is what a person must read
 
     @property
     def spool(self) -> Path:
@@ -167,10 +180,12 @@ class Store:
 
     def close(self) -> None:
         """Give back the writer's lease and close the file."""
-        if not self.read_only:
-            with self._engine.begin() as connection:
-                connection.execute(lease.delete().where(lease.c.pid == os.getpid()))
-        self._engine.dispose()
+        try:
+            if not self.read_only:
+                with self.writing() as connection:
+                    connection.execute(lease.delete().where(lease.c.pid == os.getpid()))
+        finally:
+            self._dispose()
 
     def heartbeat(self) -> None:
         """Renew the lease."""
@@ -182,12 +197,12 @@ class Store:
         """Give a connection whose changes are committed together, or not at all."""
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only")
-        with self._engine.begin() as connection:
+        with self._database_errors(), self._engine.begin() as connection:
             yield connection
 
     def select(self, statement: sa.Select[Any] | sa.CompoundSelect) -> list[sa.RowMapping]:
         """Return the rows of a SELECT as mappings."""
-        with self._engine.connect() as connection:
+        with self._database_errors(), self._engine.connect() as connection:
             return list(connection.execute(statement).mappings())
 
     def add_records(self, documents: Iterable[Mapping[str, Any]]) -> int:
@@ -259,13 +274,69 @@ class Store:
             with self.writing() as connection:
                 connection.execute(insert(rounds).on_conflict_do_nothing(), rows)
 
+    def _writer(self) -> sa.Engine:
+        engine = sa.create_engine(sa.URL.create("sqlite", database=str(self.path)), connect_args={"timeout": 60})
+        sa.event.listen(engine, "connect", _set_pragmas)
+        return engine
+
+    def _reader(self) -> sa.Engine:
+        """Return an engine that writes nothing, not even the files that SQLite keeps beside a write-ahead log."""
+        path, immutable = self.path, False
+        if not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-shm").exists():
+            log = path.with_name(f"{path.name}-wal")
+            if (
+                log.exists() and log.stat().st_size
+            ):  # of a writer that was killed: its last changes are in the log alone
+                try:
+                    self._copy = tempfile.TemporaryDirectory(prefix="sddfkit-store-")
+                    for file in (path, log):
+                        shutil.copy(file, self._copy.name)
+                except OSError as error:
+                    raise StoreError(
+                        f"{path} lies in a read-only folder beside the unfinished log {log.name}, and a copy of both "
+                        f"cannot be made in {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to a larger folder"
+                    ) from error
+                path = Path(self._copy.name) / path.name
+            else:
+                immutable = True
+        uri = f"file:{quote(str(path))}?{'immutable=1' if immutable else 'mode=ro' if path == self.path else 'mode=rw'}"
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(uri, uri=True, timeout=60, check_same_thread=False)
+
+        return sa.create_engine(sa.URL.create("sqlite", database=str(path)), creator=connect)
+
+    def _dispose(self) -> None:
+        self._engine.dispose()
+        if self._copy is not None:
+            self._copy.cleanup()
+
+    @contextmanager
+    def _database_errors(self) -> Iterator[None]:
+        """Turn what the database says into a sentence."""
+        try:
+            yield
+        except sa.exc.DatabaseError as error:
+            raise StoreError(_sentence(self.path, error.orig)) from error
+
+    def _put_token(self) -> Owner:
+        """Write a new token into the spool, by which engines see whether they share the folder."""
+        found = self.select(sa.select(meta.c.value).where(meta.c.name == "store_id"))
+        owner = Owner(store=str(found[0]["value"]), token=secrets.token_hex(16))
+        try:
+            write_text(self.spool / TOKEN_FILE, owner.token)
+        except OSError as error:
+            raise StoreError(f"the spool {self.spool} cannot be written: {error.strerror}; {_remedy(error)}") from error
+        return owner
+
     def _open_schema(self) -> None:
         if not self.read_only:
             with self._engine.begin() as connection:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # jobs of a sweep make a new store at the same moment
                 _metadata.create_all(connection)
+                about = {"schema_version": str(SCHEMA_VERSION), "store_id": uuid.uuid4().hex}
                 connection.execute(
-                    insert(meta).values(name="schema_version", value=str(SCHEMA_VERSION)).on_conflict_do_nothing()
+                    insert(meta).on_conflict_do_nothing(), [{"name": n, "value": v} for n, v in about.items()]
                 )
         found = self.select(sa.select(meta.c.value).where(meta.c.name == "schema_version"))
         if not found or found[0]["value"] != str(SCHEMA_VERSION):
@@ -329,13 +400,57 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
     cursor.close()
 
 
+def _sentence(path: Path, error: BaseException | None) -> str:
+    """Say what a database error means for a person: what is wrong, where, and what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension that says how it was noticed
+    here, go_on = f"the store {path}", "start the same command again: what was finished is kept"
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _free_bytes(path.parent) < 1 << 20):
+        return f"{here} cannot grow: its disk is full; free some space there, then {go_on}"
+    match code:
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return (
+                f"{here} cannot be written or opened ({error}): its file, its folder or its disk is read-only for you; "
+                "make it writable, or set paths.root to another folder"
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return (
+                f"{here} has been locked by another program for more than a minute: close it (a database browser? a "
+                f"backup?), then {go_on}"
+            )
+        case sqlite3.SQLITE_IOERR:
+            return f"{here} could not be read or written ({error}): its disk may be failing; check it, then {go_on}"
+        case sqlite3.SQLITE_CORRUPT:
+            return (
+                f"{here} is damaged ({error}): put a backup in its place, or move it away and recover it with "
+                f"`sqlite3 {path.name} .recover`"
+            )
+        case sqlite3.SQLITE_NOTADB:
+            return f"{path} cannot be used as a store: it is no SQLite database; set paths.root to another folder"
+    return f"{path} cannot be used as a store: {error}; set paths.root to another folder"
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space there, then start the same command again: what was finished is kept"
+    return "make it writable, or set paths.root to another folder"
+
+
 def _prepare_folder(path: Path) -> None:
     if path.is_dir():
         raise StoreError(f"{path} is a folder, a store is a file: set paths.root to the folder that holds store.sqlite")
     try:
         (path.parent / "spool").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"the folder {path.parent} cannot be made or written: {error.strerror}") from error
+        raise StoreError(
+            f"the folder {path.parent} cannot be made or written: {error.strerror}; {_remedy(error)}"
+        ) from error
     kind = file_system(path.parent)
     if kind in NETWORK_FILE_SYSTEMS:
         raise StoreError(

@@ -1,4 +1,4 @@
-"""One calculation at a time in a child process with limits, and its outcome in the spool: what an engine runs.
+"""One calculation at a time in a child process with limits, and its outcome in a spool: what an engine runs.
 
 The child (`sddfkit.qc.worker`) is started once and reused, so a program's start-up is paid once. It has a process group
 and a scratch folder of its own, and dies with this process. Whatever happens to it is an outcome of the calculation,
@@ -14,11 +14,12 @@ import socket
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sddfkit.qc.child import ChildLostError
 from sddfkit.qc.errors import ErrorType, failure
-from sddfkit.qc.spool import spool_path, write_json
+from sddfkit.qc.spool import Owner, folders_for, read_outcome, spool_path, write_json
 from sddfkit.qc.usage import tree_usage
 from sddfkit.qc.worker_process import WorkerProcess
 
@@ -79,7 +80,13 @@ os.register_at_fork(after_in_child=_slot.forget)
 
 
 def calculate(
-    job: dict[str, Any], *, spool: str, timeout_s: float, memory_gib: float, max_jobs_per_worker: int = 50
+    job: dict[str, Any],
+    *,
+    spool: str,
+    timeout_s: float,
+    memory_gib: float,
+    owner: Owner | None = None,
+    max_jobs_per_worker: int = 50,
 ) -> dict[str, Any]:
     """Run one calculation in the worker process of this process and spool its outcome.
 
@@ -88,11 +95,15 @@ def calculate(
     job : dict
         ``{"key": str, "input": AtomicInput as JSON-able dict}``.
     spool : str
-        Folder for ``<key>.json``; made if it is not there.
+        The coordinator's folder for ``<key>.json``.
     timeout_s : float
         Wall time of the calculation; the start of a worker does not count.
     memory_gib : float
         Resident memory of the worker and all its children, sampled five times a second.
+    owner : Owner, optional
+        Whose spool that is. Where this process does not share it, or cannot write there, it keeps the outcome in a
+        spool of its own (`sddfkit.qc.spool`) and the answer holds it whole. Without an owner, `spool` is made and used
+        as it is.
     max_jobs_per_worker : int
         Replace the worker after so many calculations.
 
@@ -101,14 +112,51 @@ def calculate(
     dict
         key, success, host, pid (of the worker), wall_s, cpu_s, peak_rss_mib, started, finished (ISO, UTC), error_class
         (None or a word of `sddfkit.qc.errors.ErrorType`), error_message, output_tail, path. The file holds the same
-        without path, and ``result``. A job that is wrong, or kills its worker, is an outcome; nothing is raised for it.
+        without path, and ``result``; the answer has ``result`` if the file is not in `spool`. A job that is wrong, or
+        kills its worker, is an outcome; nothing is raised for it. A result that lies in a spool already is not computed
+        again.
     """
     key = job.get("key") if isinstance(job, dict) else None
-    path = spool_path(spool, key)
+    paths = [spool_path(folder, key) for folder in folders_for(spool, owner)]
+    for path in paths if owner is not None else []:
+        found = read_outcome(path)
+        if found is not None and found.get("success"):
+            return _answer(found, path, spool)
+    document = _outcome_document(job, key, Limits(timeout_s, memory_gib), max_jobs_per_worker)
+    problems = []
+    for path in paths:
+        try:
+            write_json(path, document)
+        except OSError as problem:
+            problems.append(f"{path}: {problem}")
+        else:
+            return _answer(document, path, spool)
+    summary = {name: value for name, value in document.items() if name != "result"}
+    message = f"the result could not be written to {'; '.join(problems)}"
+    return {
+        **summary,
+        "success": False,
+        "error_class": "disk",
+        "error_message": message,
+        "path": str(spool_path(spool, key)),
+    }
+
+
+def _answer(document: dict[str, Any], path: Path, spool: str) -> dict[str, Any]:
+    """The outcome without its result where the coordinator can read the file, and whole where it cannot."""
+    shared = path.parent == Path(spool)
+    return {
+        **{name: value for name, value in document.items() if name != "result" or not shared},
+        "path": str(path),
+    }
+
+
+def _outcome_document(job: dict[str, Any], key: object, limits: Limits, max_jobs: int) -> dict[str, Any]:
+    """Run one calculation and return all that is to be known of it."""
     started = datetime.now(UTC).isoformat()
     with _slot.lock:
         try:
-            outcome = _run(job, Limits(timeout_s, memory_gib), max_jobs_per_worker)
+            outcome = _run(job, limits, max_jobs)
         except OSError as problem:
             _slot.kill()
             outcome = _unstarted(job, "disk", f"the worker process could not be started: {problem}")
@@ -116,7 +164,7 @@ def calculate(
             _slot.kill()
             raise
     error = outcome.result.get("error") or {}
-    document = {
+    return {
         "key": key,
         "success": bool(outcome.result.get("success")),
         "result": outcome.result,
@@ -131,13 +179,6 @@ def calculate(
         "error_message": error.get("error_message"),
         "output_tail": outcome.output_tail,
     }
-    summary = {name: value for name, value in document.items() if name != "result"}
-    try:
-        write_json(path, document)
-    except OSError as problem:
-        message = f"the result could not be written to {path}: {problem}"
-        return {**summary, "success": False, "error_class": "disk", "error_message": message, "path": str(path)}
-    return {**summary, "path": str(path)}
 
 
 def close() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,8 +23,10 @@ from sddfkit.factory.retry import verdict
 from sddfkit.factory.store import attempts, calculations, results
 from sddfkit.qc import supervisor
 from sddfkit.qc.levels import Level
+from sddfkit.qc.spool import TOKEN_FILE
 from sddfkit.units import HARTREE_TO_EV
 
+HOST = socket.gethostname()
 LEVEL = Level(name="GFN2-xTB", method="GFN2-xTB", basis=None, programs={"tblite": {}})
 
 
@@ -125,11 +128,15 @@ def test_a_result_that_reached_the_spool_is_never_computed_again(store):
         {"key": asked[0].key, "input": asked[0].input}, spool=str(store.spool), timeout_s=60, memory_gib=4
     )
     supervisor.close()
-    (store.spool / "half.json.tmp").write_text("{")
-    (store.spool / "foreign.json").write_text("{}")
+    dead, living, distant, old = (
+        f".half.json.{who}.tmp" for who in (f"{HOST}.4194999", f"{HOST}.{os.getpid()}", "far.1", "far.2")
+    )
+    for name in (dead, living, distant, old, "foreign.json"):
+        (store.spool / name).write_text("{}")
+    os.utime(store.spool / old, (0, 0))
     assert collect(store) == 1
     assert collect(store) == 0
-    assert sorted(path.name for path in store.spool.iterdir()) == ["foreign.json"]
+    assert {path.name for path in store.spool.iterdir()} == {living, distant, "foreign.json", TOKEN_FILE}
     assert Batch(store, "b").open_count() == 0
     assert len(labelled(store, asked, [record])) == 1
 

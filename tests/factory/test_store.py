@@ -31,7 +31,7 @@ def test_a_failed_change_leaves_nothing(tmp_path):
         with pytest.raises(RuntimeError), store.writing() as connection:
             connection.execute(module.meta.insert().values(name="half", value="done"))
             raise RuntimeError
-        assert [row["name"] for row in store.select(sa.select(module.meta.c.name))] == ["schema_version"]
+        assert [row["name"] for row in store.select(sa.select(module.meta.c.name))] == ["schema_version", "store_id"]
 
 
 def test_reading_writes_nothing(tmp_path):
