@@ -9,30 +9,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
-CONFIG_MODULE = "sddfkit.conf"
+from sddfkit.overrides import SettingsError, composed
+
+__all__ = ["SettingsError", "absolute_root", "load", "load_run", "plain", "text"]
 
 
-def load(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
+def load(verb: str, overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> DictConfig:
     """Compose the configuration of a verb with Hydra overrides, as the command line does.
 
     Parameters
     ----------
     verb
-        ``"active"``, ``"label"`` or ``"train"``: the name of a root configuration.
+        ``"active"``, ``"label"``, ``"train"``, ``"predict"`` or ``"evaluate"``: the name of a root configuration.
     overrides
         For instance ``["experiment=smoke", "strategy=random"]``.
+    config_dir
+        A folder with configuration groups of one's own (``model/``, ``strategy/``, ``level/``).
+
+    Raises
+    ------
+    SettingsError
+        Something in the overrides is wrong; the message names the nearest that would be right.
 
     Notes
     -----
     May be called any number of times in one kernel.
     """
-    GlobalHydra.instance().clear()
-    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        cfg = compose(verb, overrides=list(overrides))
+    cfg = composed(verb, overrides, config_dir=config_dir)
+    with flag_override(cfg, ["struct", "readonly"], [False, False]):
+        del cfg["hydra"]
     return absolute_root(cfg)
 
 
@@ -60,7 +67,13 @@ def absolute_root(cfg: DictConfig) -> DictConfig:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return a configuration as plain dictionaries and lists, all interpolations resolved."""
-    container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    """Return the settings of a job as plain dictionaries and lists, all interpolations resolved."""
+    job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # whose own settings need a running job
+    container = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     assert isinstance(container, Mapping)
     return {str(key): value for key, value in container.items()}
+
+
+def text(cfg: DictConfig) -> str:
+    """Return the settings of a job as YAML: what ``config.yaml`` holds."""
+    return OmegaConf.to_yaml(OmegaConf.create(plain(cfg)))

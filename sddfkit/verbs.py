@@ -1,71 +1,53 @@
-"""From a composed configuration to the call of a workflow: what the command line and a notebook share."""
+"""From a composed configuration to the call of a workflow: what the command line and a notebook share.
 
+Each verb takes a configuration (``sddfkit.config.load``), the folder of the run and, for the report, what the person
+typed; it returns a line that names what it made. A run that was interrupted goes on in its own folder. Each raises
+:class:`~sddfkit.config.SettingsError` for settings that are wrong in themselves, and ValueError if a run was finished
+in this folder, or still runs there.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from sddfkit.config import absolute_root, plain
-
-
-def prepare_folder(cfg: DictConfig, folder: str | Path) -> Path:
-    """Make the folder of a run and write the resolved configuration into it.
-
-    Raises
-    ------
-    ValueError
-        If a run was finished in this folder.
-    """
-    path = Path(folder).absolute()
-    done = [name for name in ("report.html", "snapshot", "ensemble") if (path / name).exists()]
-    if "report.html" in done or (done and not (path / "mlflow-run.json").exists()):
-        raise ValueError(f"{path} holds a finished run ({', '.join(done)}): name another folder")
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain(cfg))))
-    return path
+from sddfkit import runs, sweep
+from sddfkit.config import SettingsError, absolute_root, plain, text
 
 
 def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
-    """Run active learning as configured; return a line that names the report.
-
-    Parameters
-    ----------
-    cfg
-        ``load("active", [...])``.
-    folder
-        Where the run keeps its configuration, ensemble and report.
-    command
-        What the person typed, for the report.
-    """
+    """Run active learning as configured; return a line that names the report."""
     from sddfkit.workflows.active import LoopSettings, active_learning
 
-    absolute_root(cfg)
-    path = prepare_folder(cfg, folder)
-    settings = plain(cfg)
-    molecules: dict[str, Any] = settings["molecules"]
-    root = Path(settings["paths"]["root"])
-    report = active_learning(
-        molecules=molecules,
-        embed=instantiate(cfg.conformers),
-        level=instantiate(cfg.level, _convert_="all"),
-        open_store=instantiate(cfg.store),
-        open_cluster=instantiate(cfg.cluster),
-        split=instantiate(cfg.split, _convert_="all"),
-        models=settings["model"],
-        trainer=settings["trainer"],
-        strategy=instantiate(cfg.strategy),
-        strategy_name=cfg.strategy._target_.rsplit(".", 1)[-1],
-        loop=LoopSettings(**settings["loop"]),
-        tracking=settings["logger"],
-        preset=settings["preset"]["name"],
-        root=root,
-        folder=path,
-        seed=settings["seed"],
-        name=settings["name"],
-        command=command,
-        config=settings,
-    )
+    with _job("active", cfg, folder, command) as (path, settings):
+        with _settings():
+            _check_models(settings["model"])
+            parts = {
+                **_labelling(cfg, settings),
+                "split": instantiate(cfg.split, _convert_="all"),
+                "strategy": instantiate(cfg.strategy),
+                "loop": LoopSettings(**settings["loop"]),
+            }
+        report = active_learning(
+            **parts,
+            models=settings["model"],
+            trainer=settings["trainer"],
+            strategy_name=cfg.strategy._target_.rsplit(".", 1)[-1],
+            tracking=settings["logger"],
+            preset=settings["preset"]["name"],
+            root=Path(settings["paths"]["root"]),
+            folder=path,
+            seed=settings["seed"],
+            name=settings["name"],
+            command=command,
+            config=settings,
+            parent_run_id=sweep.parent_run_id(path),
+        )
     return f"report: {report}"
 
 
@@ -73,20 +55,12 @@ def label(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     """Label molecules as configured; return a line that names the snapshot."""
     from sddfkit.workflows.label import label_molecules
 
-    del command
-    absolute_root(cfg)
-    path = prepare_folder(cfg, folder)
-    settings = plain(cfg)
-    snapshot = label_molecules(
-        molecules=settings["molecules"],
-        embed=instantiate(cfg.conformers),
-        level=instantiate(cfg.level, _convert_="all"),
-        open_store=instantiate(cfg.store),
-        open_cluster=instantiate(cfg.cluster),
-        root=Path(settings["paths"]["root"]),
-        folder=path,
-        seed=settings["seed"],
-    )
+    with _job("label", cfg, folder, command) as (path, settings):
+        with _settings():
+            parts = _labelling(cfg, settings)
+        snapshot = label_molecules(
+            **parts, root=Path(settings["paths"]["root"]), folder=path, seed=settings["seed"]
+        )  # fmt: skip
     return f"snapshot: {snapshot}"
 
 
@@ -94,19 +68,115 @@ def train(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     """Train an ensemble as configured; return a line that names its folder."""
     from sddfkit.workflows.train import train_from_snapshot
 
-    del command
-    absolute_root(cfg)
-    path = prepare_folder(cfg, folder)
-    settings = plain(cfg)
-    ensemble = train_from_snapshot(
-        snapshot=Path(settings["data"]),
-        split=instantiate(cfg.split, _convert_="all"),
-        models=settings["model"],
-        trainer=settings["trainer"],
-        tracking=settings["logger"],
-        root=Path(settings["paths"]["root"]),
-        folder=path,
-        seed=settings["seed"],
-        config=settings,
-    )
+    with _job("train", cfg, folder, command) as (path, settings):
+        with _settings():
+            _check_models(settings["model"])
+            split = instantiate(cfg.split, _convert_="all")
+        ensemble = train_from_snapshot(
+            snapshot=Path(settings["data"]),
+            split=split,
+            models=settings["model"],
+            trainer=settings["trainer"],
+            tracking=settings["logger"],
+            root=Path(settings["paths"]["root"]),
+            folder=path,
+            seed=settings["seed"],
+            config=settings,
+            parent_run_id=sweep.parent_run_id(path),
+        )
     return f"ensemble: {ensemble}"
+
+
+def predict(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
+    """Predict molecules by the ensemble of a finished run; return a line that names the table."""
+    from sddfkit.workflows.predict import find_ensemble, predict_molecules
+
+    with _job("predict", cfg, folder, command) as (path, settings):
+        with _settings():
+            embed = _embedding(cfg, settings)
+        table = predict_molecules(
+            ensemble=find_ensemble(settings["run"], Path(settings["paths"]["root"])),
+            molecules=settings["molecules"],
+            embed=embed,
+            folder=path,
+            seed=settings["seed"],
+        )
+    return f"predictions: {table}"
+
+
+def evaluate(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
+    """Judge the ensemble of a finished run on labelled records; return a line that names the numbers."""
+    from sddfkit.workflows.evaluate import evaluate_run
+    from sddfkit.workflows.predict import find_ensemble
+
+    with _job("evaluate", cfg, folder, command) as (path, settings):
+        numbers = evaluate_run(
+            ensemble=find_ensemble(settings["run"], Path(settings["paths"]["root"])),
+            snapshot=None if settings["data"] is None else Path(settings["data"]),
+            folder=path,
+            include_seen=settings["include_seen"],
+            seed=settings["seed"],
+        )
+    return f"evaluation: {numbers}"
+
+
+@contextmanager
+def _job(verb: str, cfg: DictConfig, folder: str | Path, command: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Hold the folder of a run, with the resolved configuration in it; give the folder and the settings."""
+    absolute_root(cfg)
+    path = Path(folder).absolute()
+    settings = plain(cfg)
+    if settings["seed"] < 0:
+        raise SettingsError(f"seed is {settings['seed']}, expected 0 or more")
+    with runs.claimed(path, runs.RUN, {"verb": verb, "command": command}, text(cfg)):
+        yield path, settings
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """What goes wrong while objects are made from the settings is the settings' fault."""
+    try:
+        yield
+    except InstantiationException as error:
+        where = str(error).partition("full_key: ")[2].strip()
+        raise SettingsError(f"{where or 'the configuration'}: {error.__cause__ or error}") from error
+    except (TypeError, ValueError) as error:
+        raise SettingsError(str(error)) from error
+
+
+def _labelling(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts that make labels out of molecules."""
+    if settings["properties"]:
+        from sddfkit.qc.properties import property_named
+
+        for name in settings["properties"]:
+            property_named(name)
+    open_cluster = instantiate(cfg.cluster)
+    open_cluster(Path(settings["paths"]["root"]) / "clusters" / "check")  # checks its settings, starts nothing
+    return {
+        "molecules": settings["molecules"],
+        "embed": _embedding(cfg, settings),
+        "level": instantiate(cfg.level, _convert_="all"),
+        "open_store": instantiate(cfg.store),
+        "open_cluster": open_cluster,
+        "properties": settings["properties"],
+    }
+
+
+def _embedding(cfg: DictConfig, settings: dict[str, Any]) -> Any:
+    """Return what makes conformers, after a try on methane, which any sound settings allow."""
+    from rdkit import Chem
+
+    from sddfkit.chem.molecules import element_numbers
+
+    element_numbers(settings["molecules"]["elements"])
+    embed = instantiate(cfg.conformers)
+    embed(Chem.AddHs(Chem.MolFromSmiles("C")), rng=np.random.default_rng(0))
+    return embed
+
+
+def _check_models(models: dict[str, Any]) -> None:
+    from sddfkit.models.build import locate
+
+    for net in models.values():
+        locate(net["_target_"])

@@ -18,6 +18,8 @@ from sddfkit.chem.molecules import (
 )
 from sddfkit.chem.parsers import Entry, Unreadable, entries
 
+LINE_PROPERTY = "sddfkit.line"
+"""Property of a molecule: the line of its file."""
 SETS = Path(__file__).parent / "molecule_sets"
 
 
@@ -147,6 +149,7 @@ def _molecules(
             if first_line != entry.line:
                 yield Rejected(source, entry.line, text, f"duplicate of line {first_line}")
             else:
+                mol.SetIntProp(LINE_PROPERTY, entry.line)
                 yield mol
 
 

@@ -1,6 +1,6 @@
 """Rows and molecules to each other: `RECORDS` is the one table of columns, a row is one conformer with its label."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,18 @@ __all__ = [
     "RecordError",
     "check_one_level",
     "conformer_records",
+    "from_document",
     "from_records",
     "record_id",
     "to_mol",
     "to_records",
 ]
+
+_ROWS_OF_THREE = ("positions", "bonds", "forces")
+_ARRAYS = {
+    **dict.fromkeys(("atomic_numbers", "bonds", "formal_charges"), np.int32),
+    **dict.fromkeys(("positions", "forces", "dipole"), np.float64),
+}
 
 
 def conformer_records(mol: Chem.Mol, *, name: str = "", origin: str = "etkdg", code_version: str = "") -> pa.Table:
@@ -117,6 +124,15 @@ def to_records(table: pa.Table) -> list[Record]:
     return [Record(**{name: _shaped(name, column[i]) for name, column in columns.items()}) for i in range(len(table))]
 
 
+def from_document(document: Mapping[str, Any]) -> Record:
+    """Record of the JSON-able mapping that the store keeps (arrays as nested lists)."""
+    values = dict(document)
+    for name, kind in _ARRAYS.items():
+        if values.get(name) is not None:
+            values[name] = np.asarray(values[name], dtype=kind).reshape((-1, 3) if name in _ROWS_OF_THREE else -1)
+    return Record(**{**values, "qc_flags": tuple(values.get("qc_flags") or ())})
+
+
 def check_one_level(table: pa.Table) -> None:
     """Labels of two levels of theory, or of two programs, must never meet in one training set.
 
@@ -202,4 +218,4 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 def _shaped(name: str, value: Any) -> Any:
     if name == "qc_flags":
         return tuple(value or ())
-    return value.reshape(-1, 3) if name in ("positions", "bonds", "forces") and value is not None else value
+    return value.reshape(-1, 3) if name in _ROWS_OF_THREE and value is not None else value

@@ -24,7 +24,7 @@ def write_snapshot(
 
     Parameters
     ----------
-    table : rows with schema `RECORDS`
+    table : rows with the columns of `RECORDS`, and perhaps more after them, each with unit and shape in its metadata
     folder : must not exist yet; snapshots are never changed
     code_version : recorded in the manifest
     rows_per_shard : rows of one Parquet file
@@ -41,10 +41,12 @@ def write_snapshot(
         Another schema, labels of two levels, or a folder that exists.
     """
     folder = Path(folder)
-    if not table.schema.equals(RECORDS):
+    if not _holds_records(table.schema):
         raise RecordError(
             f"the table has columns {table.column_names}; a snapshot needs the schema sddfkit.data.RECORDS"
         )
+    if bare := [field.name for field in table.schema if not {b"unit", b"shape"} <= set(field.metadata or {})]:
+        raise RecordError(f"the columns {bare} do not say their unit and shape in the metadata of their field")
     if rows_per_shard < 1:
         raise RecordError(f"{rows_per_shard=}; expected at least 1")
     if folder.exists():
@@ -71,7 +73,7 @@ def read_snapshot(folder: str | Path) -> pa.Table:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    tables = [RECORDS.empty_table()]
+    tables = []
     for shard in manifest["shards"]:
         path = folder / shard["file"]
         if not path.is_file():
@@ -79,10 +81,11 @@ def read_snapshot(folder: str | Path) -> pa.Table:
         if _sha256(path) != shard["sha256"]:
             raise RecordError(f"{path} differs from what was written (sha256); restore it from a copy")
         tables.append(pq.read_table(path))
-    found = tables[1].schema if len(tables) > 1 else RECORDS
-    if not found.equals(RECORDS):
+    found = tables[0].schema if tables else RECORDS
+    if not _holds_records(found):
         raise RecordError(f"{folder} has columns {found.names}, expected those of sddfkit.data.RECORDS")
-    table = pa.concat_tables([part.cast(RECORDS) for part in tables])
+    schema = pa.schema([*RECORDS, *list(found)[len(RECORDS) :]])  # Parquet may drop what makes the two equal
+    table = pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in tables)])
     if len(table) != manifest["rows"]:
         raise RecordError(f"{folder} holds {len(table)} rows, the manifest says {manifest['rows']}")
     return table
@@ -105,6 +108,11 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def _holds_records(schema: pa.Schema) -> bool:
+    """Say whether the first columns are those of `RECORDS`."""
+    return pa.schema(list(schema)[: len(RECORDS)]).equals(RECORDS)
+
+
 def _write_shard(table: pa.Table, folder: Path, start: int, rows: int) -> dict[str, Any]:
     part = table.slice(start, rows)
     path = folder / f"records-{start // rows:05d}.parquet"
@@ -123,7 +131,8 @@ def _manifest(table: pa.Table, shards: list[dict[str, Any]], code_version: str) 
         "program": programs[0] if programs else "",
         "rows": len(table),
         "columns": {
-            field.name: {key.decode(): value.decode() for key, value in field.metadata.items()} for field in RECORDS
+            field.name: {key.decode(): value.decode() for key, value in field.metadata.items()}
+            for field in table.schema
         },
         "shards": shards,
     }

@@ -21,6 +21,7 @@ from sddfkit.viz.report import write_report
 from sddfkit.workflows.console import Stopwatch, say
 from sddfkit.workflows.evaluate import evaluate, show_metrics
 from sddfkit.workflows.label import (
+    CONFORMERS,
     Embed,
     Labeller,
     choose_program,
@@ -28,11 +29,12 @@ from sddfkit.workflows.label import (
     generator,
     load_molecules,
     make_conformers,
+    refuse_impossible,
     run_name,
     save_snapshot,
 )
 from sddfkit.workflows.split import Folds, Split, split_records
-from sddfkit.workflows.summary import chosen_rows, molblocks, prediction_rows, report_document
+from sddfkit.workflows.summary import chosen_rows, molblocks, prediction_rows, report_document, write_metrics
 from sddfkit.workflows.train import Recipe, Trainers, out_of_fold_errors, train_ensemble
 
 
@@ -125,28 +127,33 @@ def active_learning(
     name: str,
     command: str,
     config: Mapping[str, Any],
+    properties: Sequence[str] = (),
+    parent_run_id: str | None = None,
 ) -> Path:
     """Run the whole loop and return the path of the report.
 
-    What is known is not done again: calculations come from the store under `root`, members from its cache, so that an
-    interrupted run started again with the same settings goes on where it was.
+    What is known is not done again: conformers come from the run's folder, calculations from the store under `root`,
+    members from its cache, so that an interrupted run started again in its folder goes on where it was.
+
+    `properties` become further columns of the snapshot; `parent_run_id` is the MLflow run of a sweep.
     """
     say(f"everything is kept under {root}\nthis run: {folder}")
     watch = Stopwatch()
     chosen_program = choose_program(level)
     with watch.stage("molecules and conformers"):
-        read = load_molecules(**molecules)
-        conformers = make_conformers(read.molecules, embed, seed)
+        read = refuse_impossible(load_molecules(**molecules), level, chosen_program)
+        conformers = make_conformers(read.molecules, embed, seed, folder / CONFORMERS)
     folds = split_records(conformers.records, read.molecules, split, seed)
+    folds.write(folder)
 
     identity = run_name(root, folder)
-    parent = ParentRun(tracking, run_name=identity, config=config, folder=folder)
+    parent = ParentRun(tracking, run_name=identity, config=config, folder=folder, parent_run_id=parent_run_id)
     with (
         open_cluster(root / "clusters" / identity) as cluster,
         Trainers(loop.train_workers) as trainers,
         parent,
     ):
-        labeller = Labeller(open_store, cluster, level, chosen_program, batch=identity)
+        labeller = Labeller(open_store, cluster, level, chosen_program, batch=identity, properties=properties)
         recipe = Recipe(models, trainer, root / "members", parent.for_members())
         run = _Run(folds, labeller, trainers, recipe, strategy, loop, watch, parent, seed)
         rounds = run.all_rounds()
@@ -172,8 +179,10 @@ def active_learning(
             )
             run.ensemble.save(folder / "ensemble")
             save_snapshot(labeller.labels, run.references, folder / "snapshot")
+            write_metrics(folder, rounds[-1])
             report = write_report(document, molblocks(document, labeller.labels.records), folder)
             parent.finish(document, [report, report.with_suffix(".json"), folder / "config.yaml"])
+            (folder / CONFORMERS).unlink()
     _point_latest(root, folder)
     return report
 
@@ -250,13 +259,16 @@ class _Run:
                 description=f"round {number}: training on {len(train)} conformers",
             )  # fmt: skip
         with self.watch.stage("evaluation"):
+            members = list(self.recipe.models)
             self.predicted = self.ensemble.predict(test)
-            metrics = evaluate(self.predicted, list(self.recipe.models), self.references, test)
+            metrics = evaluate(self.predicted, members, self.references, test)
+            held_out = evaluate(self.ensemble.predict(validation), members, self.references, validation)
         row: dict[str, Any] = {
             "round": number,
             "n_labelled_train": len(train),
             "n_failed": 0,
             "metrics": metrics,
+            "validation": held_out,
             "selected": [],
         }
         if number < self.loop.rounds:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
@@ -69,6 +70,6 @@ def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
     for column in columns:
         table.add_column(column, justify="left" if column.islower() and column != "labels" else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(escape(cell) for cell in row))  # [gen] is a list of networks here, not a style
     Console(file=sys.stdout).print(table)
     sys.stdout.flush()

@@ -3,30 +3,40 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from rdkit import Chem
 
 from sddfkit import __version__
 from sddfkit.chem.conformers import Conformers
-from sddfkit.chem.molecules import molecule_id
-from sddfkit.chem.sources import Rejected, read_molecules
+from sddfkit.chem.molecules import charge_and_multiplicity, molecule_id
+from sddfkit.chem.sources import LINE_PROPERTY, Rejected, read_molecules
 from sddfkit.data.quality import flag
-from sddfkit.data.records import Record, conformer_records, from_records, to_records
+from sddfkit.data.records import Record, conformer_records, from_document, from_records, to_records
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
 from sddfkit.data.snapshots import read_snapshot, write_snapshot
 from sddfkit.factory import Batch, BatchOutcome, Cluster, Store, plan
 from sddfkit.factory.export import atom_energies, failures, labelled, record_document
 from sddfkit.factory.jobs import Calculation, plan_atoms
+from sddfkit.qc import inputs as _inputs
+from sddfkit.qc import properties as _properties
 from sddfkit.qc.levels import ChosenProgram, Level
+from sddfkit.qc.properties import extract
+
+refusal = getattr(_inputs, "refusal", lambda *a: None)  # INTERIM
+property_named = getattr(_properties, "property_named", None)  # INTERIM
 from sddfkit.workflows.console import progress, say
 
 Embed = Callable[..., Conformers]  # (mol, *, rng)
 OpenStore = Callable[[], Store]
+CONFORMERS = "conformers.jsonl"
+"""File in the folder of an unfinished run: a line per molecule whose conformers are made."""
 ISOLATED_ATOMS = "isolated_atoms.json"
 """File beside a snapshot: energy in eV of the neutral ground-state atom, by atomic number."""
 
@@ -59,9 +69,13 @@ class ConformerSet:
 
 @dataclass
 class Labels:
-    """What labelling gave so far: records with energies, what failed and why, and what it cost."""
+    """What labelling gave so far: records with energies, what failed and why, and what it cost.
+
+    ``properties`` are those beyond energy, forces and dipole that were asked for: record id → name → value.
+    """
 
     records: dict[str, Record] = field(default_factory=dict)
+    properties: dict[str, dict[str, Any]] = field(default_factory=dict)
     atoms: dict[int, float] = field(default_factory=dict)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
     known: int = 0
@@ -113,38 +127,101 @@ def load_molecules(path: str, **limits: Any) -> MoleculeSet:
     return MoleculeSet(path, molecules, rejected)
 
 
-def make_conformers(molecules: Mapping[str, Chem.Mol], embed: Embed, seed: int) -> ConformerSet:
-    """Embed and prune conformers of each molecule; a molecule without any is a row with its reason."""
-    records: list[Record] = []
-    rows: list[dict[str, Any]] = []
-    for identity, mol in progress("conformers")(sorted(molecules.items()), len(molecules)):
-        found = embed(mol, rng=generator(seed, "conformers", identity))
-        name = mol.GetProp("_Name") if mol.HasProp("_Name") else identity
-        rows.append(
-            {
-                "molecule_id": identity,
-                "name": name,
-                "asked": found.asked,
-                "embedded": found.embedded,
-                "kept": found.kept,
-                "failures": dict(found.failures),
-            }
-        )
-        if found.kept:
-            records += to_records(
-                conformer_records(found.mol, name=name, origin=found.method, code_version=__version__)
-            )
+def refuse_impossible(read: MoleculeSet, level: Level, chosen: ChosenProgram) -> MoleculeSet:
+    """Set aside the molecules that cannot be computed at this level whatever their geometry, and say why."""
+    possible: dict[str, Chem.Mol] = {}
+    refused: list[Rejected] = []
+    for identity, mol in read.molecules.items():
+        numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+        reason = refusal(numbers, *charge_and_multiplicity(mol), level, chosen)
+        if reason is None:
+            possible[identity] = mol
+        else:
+            line = mol.GetIntProp(LINE_PROPERTY) if mol.HasProp(LINE_PROPERTY) else 0
+            refused.append(Rejected(read.source, line, identity, f"{level.name} by {chosen.program}: {reason}"))
+    for item in refused:
+        say(f"  rejected {item.source}:{item.line}: {item.reason}   {item.text}")
+    if not possible:
+        raise ValueError(f"no molecule of {read.source} can be computed at {level.name}: the reasons stand above")
+    return replace(read, molecules=possible, rejected=[*read.rejected, *refused])
+
+
+def make_conformers(
+    molecules: Mapping[str, Chem.Mol], embed: Embed, seed: int, kept: Path | None = None
+) -> ConformerSet:
+    """Embed and prune conformers of each molecule; a molecule without any is a row with its reason.
+
+    Parameters
+    ----------
+    molecules
+        By molecule id.
+    embed
+        Makes the conformers of one molecule.
+    seed
+        The draws for a molecule depend on it and on the molecule alone.
+    kept
+        A file of this run, a line per molecule that is done: those are not embedded again.
+    """
+    done = _lines_kept(kept)
+    with kept.open("a", encoding="utf-8") if kept else nullcontext() as lines:
+        for identity, mol in progress("conformers")(sorted(molecules.items()), len(molecules)):
+            if identity in done:
+                continue
+            done[identity] = _conformers_of(identity, mol, embed, seed)
+            if lines:
+                lines.write(json.dumps(done[identity]) + "\n")
+                lines.flush()
+    rows = [done[identity]["row"] for identity in sorted(molecules)]
+    records = [from_document(item) for identity in sorted(molecules) for item in done[identity]["records"]]
     say(
         f"conformers: {len(records)} kept of {sum(r['embedded'] for r in rows)} embedded "
         f"and {sum(r['asked'] for r in rows)} asked for"
     )
+    for row in rows:
+        if not row["kept"]:
+            reasons = ", ".join(f"{reason} ×{count}" for reason, count in row["failures"].items())
+            say(f"  no conformer of {row['name']} ({row['molecule_id']}): {reasons}")
+    if not records:
+        raise ValueError("no molecule has a conformer: the reasons stand above")
     return ConformerSet(records, rows)
+
+
+def _conformers_of(identity: str, mol: Chem.Mol, embed: Embed, seed: int) -> dict[str, Any]:
+    """Return what is kept of one molecule: its row, and its records as documents."""
+    found = embed(mol, rng=generator(seed, "conformers", identity))
+    name = mol.GetProp("_Name") if mol.HasProp("_Name") else identity
+    table = conformer_records(found.mol, name=name, origin=found.method, code_version=__version__)
+    return {
+        "row": {
+            "molecule_id": identity,
+            "name": name,
+            "asked": found.asked,
+            "embedded": found.embedded,
+            "kept": found.kept,
+            "failures": dict(found.failures),
+        },
+        "records": [record_document(record) for record in to_records(table)] if found.kept else [],
+    }
+
+
+def _lines_kept(kept: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the molecules that an interrupted run had done, by id; a line that was cut off is not one of them."""
+    found: dict[str, dict[str, Any]] = {}
+    if kept is not None and kept.is_file():
+        for line in kept.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                item = json.loads(line)
+                found[item["row"]["molecule_id"]] = item
+        # Written anew, so that what is added does not follow half a line.
+        kept.write_text("".join(json.dumps(item) + "\n" for item in found.values()), encoding="utf-8")
+    return found
 
 
 class Labeller:
     """Labels records at one level by one program, as often as asked, through one store and one cluster.
 
-    The store is opened for each call only, so that the jobs of a sweep share it in turn.
+    `properties` names what is read from each result beyond energy, forces and dipole. The store is opened for each call
+    only, so that the jobs of a sweep share it in turn.
     """
 
     def __init__(
@@ -155,12 +232,14 @@ class Labeller:
         chosen: ChosenProgram,
         *,
         batch: str,
+        properties: Sequence[str] = (),
     ) -> None:
         self.open_store = open_store
         self.cluster = cluster
         self.level = level
         self.chosen = chosen
         self.batch = batch
+        self.properties = tuple(properties)
         self.labels = Labels()
 
     def label(self, records: Sequence[Record], description: str) -> None:
@@ -178,6 +257,9 @@ class Labeller:
             self.labels.add(outcome)
             for record in labelled(store, calculations, records):
                 self.labels.records[record.record_id] = record
+                if self.properties:
+                    values = extract(store.result(record.result_key), self.properties)
+                    self.labels.properties[record.record_id] = values
             self.labels.atoms |= atom_energies(store, atoms)
             failed = failures(store, [item.key for item in asked])
         for row in failed:
@@ -206,17 +288,20 @@ def label_molecules(
     root: Path,
     folder: Path,
     seed: int,
+    properties: Sequence[str] = (),
 ) -> Path:
     """Label every conformer of every molecule and return the folder of the snapshot.
 
-    Failures are in the store, and named at the end; they never stop the rest.
+    Failures are in the store, and named at the end; they never stop the rest. `properties` become further columns of
+    the snapshot.
     """
+    say(f"everything is kept under {root}\nthis run: {folder}")
     chosen = choose_program(level)
-    read = load_molecules(**molecules)
-    conformers = make_conformers(read.molecules, embed, seed)
+    read = refuse_impossible(load_molecules(**molecules), level, chosen)
+    conformers = make_conformers(read.molecules, embed, seed, folder / CONFORMERS)
     name = run_name(root, folder)
     with open_cluster(root / "clusters" / name) as cluster:
-        labeller = Labeller(open_store, cluster, level, chosen, batch=name)
+        labeller = Labeller(open_store, cluster, level, chosen, batch=name, properties=properties)
         labeller.label(conformers.records, "labels")
     labels = labeller.labels
     for row in labels.failed.values():
@@ -224,7 +309,9 @@ def label_molecules(
     if not labels.records:
         raise ValueError("no conformer could be labelled: the reasons stand above")
     references = fit_reference_energies(list(labels.records.values()), labels.atoms)
-    return save_snapshot(labels, references, folder / "snapshot")
+    snapshot = save_snapshot(labels, references, folder / "snapshot")
+    (folder / CONFORMERS).unlink()
+    return snapshot
 
 
 def run_name(root: Path, folder: Path) -> str:
@@ -248,15 +335,28 @@ def save_snapshot(labels: Labels, references: ReferenceEnergies, folder: Path) -
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted at its very end
     rows = [labels.records[key] for key in sorted(labels.records)]
     flags = flag(rows, references)
-    write_snapshot(
-        from_records([row._replace(qc_flags=(*row.qc_flags, *found)) for row, found in zip(rows, flags, strict=True)]),
-        folder,
-        code_version=__version__,
+    table = from_records(
+        [row._replace(qc_flags=(*row.qc_flags, *found)) for row, found in zip(rows, flags, strict=True)]
     )
+    for column, values in _property_columns(labels, rows):
+        table = table.append_column(column, [values])
+    write_snapshot(table, folder, code_version=__version__)
     (folder / ISOLATED_ATOMS).write_text(json.dumps({str(z): e for z, e in sorted(labels.atoms.items())}, indent=1))
     doubtful = sum(bool(found) for found in flags)
     say(f"snapshot: {len(rows)} records, {doubtful} of them flagged, in {folder}")
     return folder
+
+
+def _property_columns(labels: Labels, rows: Sequence[Record]) -> Iterator[tuple[pa.Field, pa.Array]]:
+    """Yield the columns of the properties that were asked for, with unit and shape."""
+    values = [labels.properties.get(row.record_id, {}) for row in rows]
+    for name in dict.fromkeys(name for found in values for name in found):
+        prop = property_named(name)
+        inner = pa.type_for_alias(prop.arrow_type.removeprefix("list<").removesuffix(">"))
+        kind = pa.list_(inner) if prop.arrow_type.startswith("list<") else inner
+        column = [np.ravel(found[name]) if np.ndim(found[name]) else found[name] for found in values]
+        about = {"unit": prop.unit, "shape": prop.shape, "description": f"{prop.name} by {name}"}
+        yield pa.field(prop.name, kind, metadata=about), pa.array(column, type=kind)
 
 
 def load_snapshot(folder: Path) -> tuple[list[Record], dict[int, float]]:

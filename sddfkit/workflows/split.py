@@ -1,7 +1,9 @@
 """Records by fold: who may learn, who may stop the learning, and who only judges."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +14,8 @@ from sddfkit.data.splits import assert_no_leak, fold_of, split_hash
 from sddfkit.workflows.label import elements, generator
 
 Split = Callable[..., pa.Table]
+SPLIT = "split.json"
+"""File in the folder of a run."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,14 @@ class Folds:
     validation: list[Record]
     test: list[Record]
     unseen: list[Record]
+
+    def write(self, folder: Path) -> None:
+        """Write ``split.json`` into the folder of a run: the hash of the split, and the molecule ids of each fold."""
+        fold = fold_of(self.table)
+        names = ("train", "validation", "test", "excluded")
+        ids = {name: sorted(key for key, of in fold.items() if of == name) for name in names}
+        text = json.dumps({"hash": split_hash(self.table), **ids}, indent=1, ensure_ascii=False)
+        (folder / SPLIT).write_text(text, encoding="utf-8")
 
     def document(self, records: Sequence[Record]) -> dict[str, Any]:
         """Return the split as a report shows it: molecules, scaffolds and records by fold."""

@@ -1,9 +1,11 @@
 """Everything that a report shows, as one JSON-able document."""
 
+import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,6 +160,12 @@ def report_document(
         "views": _views(rounds, labels.records),
         "environment": _environment(),
     }
+
+
+def write_metrics(folder: Path, row: Mapping[str, Any]) -> None:
+    """Write ``metrics.json`` into the folder of a run: its errors on the validation and the test fold."""
+    found = {"n_labelled_train": row["n_labelled_train"], "validation": row["validation"], "test": row["metrics"]}
+    (folder / "metrics.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def molblocks(document: Mapping[str, Any], records: Mapping[str, Record]) -> dict[str, str]:

@@ -27,10 +27,13 @@ from sddfkit.models.graphs import graph, graph_stats
 from sddfkit.qc.harnesses.protocol import PARENT_PID, die_with_parent
 from sddfkit.training.fit import fit_member
 from sddfkit.training.parent_run import ParentRun
-from sddfkit.workflows.console import progress
+from sddfkit.workflows.console import progress, say
 from sddfkit.workflows.evaluate import evaluate, show_metrics
 from sddfkit.workflows.label import load_snapshot, run_name
 from sddfkit.workflows.split import Split, split_records
+from sddfkit.workflows.summary import write_metrics
+
+_NOT_OF_THE_FIT = ("module", "threads", "checkpoint_every_s")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Recipe:
     models
         Member name to the configuration of its network (``_target_`` and arguments).
     trainer
-        Settings of :func:`sddfkit.training.fit.fit_member`: those of its ``trainer``, with ``module`` and ``threads``.
+        Settings of :func:`sddfkit.training.fit.fit_member`: those of its ``trainer``, with ``module``, ``threads`` and
+        ``checkpoint_every_s``.
     cache
         Folder where finished members are kept by the hash of everything that decides them.
     tracking
@@ -120,7 +124,7 @@ def member_jobs(
             "name": name,
             "net": dict(net),
             "module": recipe.trainer["module"],
-            "trainer": {key: value for key, value in recipe.trainer.items() if key not in ("module", "threads")},
+            "trainer": {key: value for key, value in recipe.trainer.items() if key not in _NOT_OF_THE_FIT},
             "threads": recipe.trainer["threads"],
             "train_records": str(train_file),
             "validation_records": str(validation_file),
@@ -129,6 +133,7 @@ def member_jobs(
             "seed": seed,
         }
         job["folder"] = str(recipe.cache / f"{name}-{_hash(job)}")
+        job["checkpoint_every_s"] = recipe.trainer["checkpoint_every_s"]
         job["mlflow"] = None
         if held_out is None and recipe.tracking:
             run_name = "-".join([*(f"{key}-{value}" for key, value in recipe.tags.items()), name])
@@ -265,20 +270,34 @@ def train_from_snapshot(
     seed: int,
     config: Mapping[str, Any],
     workers: int = 2,
+    parent_run_id: str | None = None,
 ) -> Path:
-    """Train an ensemble on a snapshot, judge it on the test fold, and return the ensemble's folder."""
+    """Train an ensemble on a snapshot, judge it on the test fold, and return the ensemble's folder.
+
+    `parent_run_id` is the MLflow run of a sweep.
+    """
+    say(f"everything is kept under {root}\nthis run: {folder}")
     records, atoms = load_snapshot(snapshot)
     folds = split_records(records, {record.molecule_id: record.smiles for record in records}, split, seed)
+    folds.write(folder)
     train, validation, test = folds.pool, folds.validation, folds.test
     references = fit_reference_energies(train, atoms)
     with (
         Trainers(workers) as trainers,
-        ParentRun(tracking, run_name=run_name(root, folder), config=config, folder=folder) as parent,
+        ParentRun(
+            tracking, run_name=run_name(root, folder), config=config, folder=folder, parent_run_id=parent_run_id
+        ) as parent,
     ):
         recipe = Recipe(models, trainer, root / "members", parent.for_members())
         card = {"sddfkit": __version__, "level": train[0].level, "program": train[0].program, "n_train": len(train)}
         ensemble, summaries = train_ensemble(trainers, recipe, train, validation, references, seed=seed, card=card)
-        metrics = evaluate(ensemble.predict(test), list(models), references, test)
-        parent.log_round({"round": 0, "n_labelled_train": len(train), "metrics": metrics}, summaries)
-    show_metrics([{"round": 0, "n_labelled_train": len(train), "metrics": metrics}])
+        row = {
+            "round": 0,
+            "n_labelled_train": len(train),
+            "metrics": evaluate(ensemble.predict(test), list(models), references, test),
+            "validation": evaluate(ensemble.predict(validation), list(models), references, validation),
+        }
+        write_metrics(folder, row)
+        parent.log_round(row, summaries)
+    show_metrics([row])
     return ensemble.save(folder / "ensemble")

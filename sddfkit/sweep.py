@@ -1,0 +1,99 @@
+"""A sweep: jobs side by side below one parent run, a table of what came out, and the best ensemble."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from omegaconf import OmegaConf
+
+from sddfkit.runs import FINISHED, RUN, SWEEP, alive, state_of
+
+BEST: Final = "best"
+SUMMARY: Final = "summary.csv"
+SCORE: Final = "validation_energy_mae_kcal_mol"
+"""The column by which the best job is chosen: the test fold only judges."""
+_POLL_S: Final = 1.0
+_GRACE_S: Final = 30.0
+
+
+def summary(folder: Path, varied: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row per job of a sweep: its number, the overrides that were varied, how it ended, and its errors.
+
+    Parameters
+    ----------
+    folder
+        Of the sweep, with one folder per job, named by its number.
+    varied
+        Keys of the overrides that differ.
+    """
+    rows = []
+    for job in sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)):
+        overrides = OmegaConf.load(job / ".hydra" / "overrides.yaml") if (job / ".hydra").is_dir() else []
+        given = dict(str(text).split("=", 1) for text in overrides)
+        state = state_of(job)
+        row: dict[str, Any] = {"job": int(job.name), **{key: given.get(key) for key in varied}}
+        row |= {"state": state.get("state", "not started"), "reason": state.get("reason", "")}
+        rows.append(row | _metrics(job))
+    return rows
+
+
+def best_of(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the number of the finished job with the smallest energy error on the validation fold, if there is one."""
+    judged = [row for row in rows if row["state"] == FINISHED and SCORE in row]
+    return min(judged, key=lambda row: (row[SCORE], row["job"]))["job"] if judged else None
+
+
+def keep(folder: Path, rows: Sequence[Mapping[str, Any]], best: int | None) -> list[Path]:
+    """Write the table of a sweep and a copy of the best ensemble into its folder, and return the files of the table."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with (folder / SUMMARY).open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    if best is not None:
+        partial = folder / f".{BEST}.{os.getpid()}.part"
+        shutil.copytree(folder / str(best) / "ensemble", partial)
+        shutil.rmtree(folder / BEST, ignore_errors=True)
+        partial.rename(folder / BEST)
+    return [folder / SUMMARY]
+
+
+def parent_run_id(folder: Path) -> str | None:
+    """Return the MLflow run of the sweep that a job's folder belongs to, if it belongs to one."""
+    found = state_of(folder.parent, SWEEP).get("mlflow_run_id")
+    return str(found) if found else None
+
+
+def end_with_sweep(folder: Path) -> None:
+    """Have this process interrupt itself when the process that holds the sweep is gone; for the launcher's workers."""
+    owner = state_of(folder, SWEEP)
+    if not owner or owner["pid"] == os.getpid():
+        return
+
+    def watch() -> None:
+        while alive(owner):
+            time.sleep(_POLL_S)
+        os.kill(os.getpid(), signal.SIGINT)  # an orderly end first: engines stop, the store is closed
+        time.sleep(_GRACE_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _metrics(job: Path) -> dict[str, Any]:
+    """Return the errors that a finished job wrote, flat."""
+    path = job / "metrics.json"
+    if state_of(job, RUN).get("state") != FINISHED or not path.is_file():
+        return {}
+    found = json.loads(path.read_text())
+    flat = {"n_labelled_train": found["n_labelled_train"]}
+    for fold in ("validation", "test"):
+        flat |= {f"{fold}_{name}": value for name, value in found[fold]["ensemble"].items()}
+    return flat
