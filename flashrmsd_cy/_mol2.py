@@ -4,6 +4,7 @@ Tripos Mol2 File Format (2005). Only what a comparison needs is read: atom types
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from flashrmsd_cy._elements import sybyl_label
 from flashrmsd_cy._records import Bond, Topologies, Topology, check_bond, check_distinct, check_positions
@@ -18,7 +19,7 @@ NOT_CONNECTED = "nc"
 def blocks(lines: list[str]) -> Iterator[tuple[int, int]]:
     """First and end index of the lines of each record; what stands before the first is comment."""
     starts = [index for index, line in enumerate(lines) if line.startswith(MOLECULE)]
-    yield from zip(starts, [*starts[1:], len(lines)], strict=True)
+    yield from pairwise([*starts, len(lines)])
 
 
 def title(lines: list[str], start: int, stop: int) -> str:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from flashrmsd_cy import (
     Molecule,
+    NotIsomorphicError,
     RMSDError,
     SearchLimitError,
     best_mapping,
@@ -69,6 +70,28 @@ def test_equals_brute_force(case, align):
     assert result.n_automorphisms == count
     assert result.value == pytest.approx(expected, abs=2e-7)
     assert result.lower == result.upper == result.value
+
+
+@given(comparisons(), st.booleans(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_equals_brute_force_with_bond_types(case, align, data):
+    """Types are kept, wherever they stand: also where colours alone leave no choice of atoms."""
+    a, b, labels, bonds, labels_b, bonds_b = case
+    types = data.draw(st.lists(st.integers(1, 2), min_size=len(bonds), max_size=len(bonds)))
+    types_b = data.draw(st.permutations(types))
+    if data.draw(st.booleans()):
+        labels_b, bonds_b, types_b = labels, bonds, types
+    typed = [(*bond, kind) for bond, kind in zip(bonds, types, strict=True)]
+    typed_b = [(*bond, kind) for bond, kind in zip(bonds_b, types_b, strict=True)]
+    expected, count = brute_force(a, b, labels, typed, labels_b, typed_b, align=align)
+    first, second = Molecule(labels, bonds, bond_types=types), Molecule(labels_b, bonds_b, bond_types=types_b)
+    if count == 0:
+        with pytest.raises(NotIsomorphicError):
+            rmsd(a, b, first, second, align=align)
+    else:
+        result = rmsd(a, b, first, second, align=align)
+        assert result.n_automorphisms == count
+        assert result.value == pytest.approx(expected, abs=2e-7)
 
 
 @given(comparisons(), st.booleans())

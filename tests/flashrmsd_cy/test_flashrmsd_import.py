@@ -1,13 +1,40 @@
-"""flashrmsd_cy stands on NumPy alone."""
+"""flashrmsd_cy stands on NumPy alone, and its command tells about itself without it."""
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import flashrmsd_cy
 
 
-def test_import_loads_neither_rdkit_nor_torch_nor_sddfkit():
-    program = "import sys, flashrmsd_cy; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = set(
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    )
+def _loaded(program):
+    program = f"import sys; {program}; print('\\n', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+def test_use_loads_neither_rdkit_nor_torch_nor_sddfkit():
+    loaded = _loaded("from flashrmsd_cy import *; import flashrmsd_cy._command")
     assert "flashrmsd_cy" in loaded and "numpy" in loaded
     assert not loaded & {"rdkit", "sddfkit", "torch", "scipy", "networkx"}
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_the_command_tells_about_itself_without_numpy(option):
+    loaded = _loaded(f"from flashrmsd_cy.cli import main; assert main(['{option}']) == 0")
+    assert not loaded & {"numpy", "argparse", "dataclasses", "importlib.metadata"}
+
+
+def test_everything_named_is_there():
+    assert {name for name in flashrmsd_cy.__all__ if getattr(flashrmsd_cy, name) is None} == set()
+    assert set(flashrmsd_cy.__all__) <= set(dir(flashrmsd_cy))
+    with pytest.raises(AttributeError, match="no attribute 'rsmd'"):
+        flashrmsd_cy.rsmd  # noqa: B018
+
+
+def test_one_version():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert flashrmsd_cy.__version__ == project["version"]

@@ -13,6 +13,9 @@ from flashrmsd_cy._reference import all_mappings, brute_force, kabsch
         ([8, 1, 1], [(0, 1), (0, 2)], 2),
         ([6] * 6, [(i, (i + 1) % 6) for i in range(6)], 12),
         ([6, 1, 1, 1, 1], [(0, i) for i in range(1, 5)], 24),
+        ([6, 8, 8], [(0, 1, 1), (0, 2, 1)], 2),
+        ([6, 8, 8], [(0, 1, 1), (0, 2, 2)], 1),
+        ([6] * 6, [(i, (i + 1) % 6, 1 + i % 2) for i in range(6)], 6),
     ],
 )
 def test_number_of_mappings(labels, bonds, count):

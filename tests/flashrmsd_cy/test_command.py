@@ -1,0 +1,361 @@
+"""The command: the C tool's arguments and output, none of its faults, and an exit code that can be trusted."""
+
+import csv
+import gzip
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flashrmsd_cy import __version__
+from flashrmsd_cy._reference import kabsch
+from flashrmsd_cy.cli import main
+
+FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rmsd"
+needs_shared = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no files at {FOLDER}")
+
+# Acetate with one hydrogen: the two O may be exchanged.
+ACETATE = ("C", "C", "O", "O", "H"), [(0, 1, 1), (1, 2, 2), (1, 3, 1), (0, 4, 1)]
+PLACES = np.array([(0.0, 0, 0), (1.5, 0, 0), (2.1, 1.1, 0), (2.1, -1.1, 0), (-0.5, 0.9, 0)])
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs the command in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        streams = capsys.readouterr()
+        return code, streams.out, streams.err
+
+    return run
+
+
+@pytest.fixture
+def acetate(tmp_path, write):
+    """Three conformers, the second with its O exchanged and moved by 0.1 Å, the third turned by a right angle."""
+    symbols, bonds = ACETATE
+    turned = PLACES[:, [1, 0, 2]] * [-1, 1, 1]
+    shapes = [PLACES, PLACES[[0, 1, 3, 2, 4]] + [0, 0, 0.1], turned]
+    path = tmp_path / "acetate.sdf"
+    path.write_text("".join(write.v2000(symbols, x, bonds, f"shape {i}") for i, x in enumerate(shapes)))
+    (tmp_path / "template.mol2").write_text(write.mol2(symbols, PLACES, bonds))
+    return path, tmp_path / "template.mol2"
+
+
+class TestOutputOfTheCTool:
+    def test_one_number_a_line(self, command, acetate):
+        code, out, err = command(*acetate)
+        third = np.sqrt((2 * 1.5**2 + 0.0 + 2 * (1.0 + 9.0)) / 4)
+        assert (code, err) == (0, "")
+        lines = out.split("\n")
+        assert lines[:2] == ["0.000000", "0.100000"] and lines[3:] == [""] and lines[2] != f"{third:.6f}"
+        assert command(*acetate, "-m")[1] == "0.000000\n0.000000\n0.000000\n"
+        assert command("-m", *acetate) == command(acetate[0], "-m", acetate[1]) == command(*acetate, "--minimize")
+
+    def test_matrix(self, command, acetate):
+        code, out, err = command(acetate[0], "-x")
+        assert (code, err) == (0, "")
+        rows = out.split("\n")
+        assert rows.pop() == "" and all(row.endswith(" ") for row in rows)
+        matrix = np.array([row.split() for row in rows], dtype=float)
+        assert matrix.shape == (3, 3) and (matrix == matrix.T).all() and (np.diag(matrix) == 0).all()
+        assert rows[0].startswith("0.000000 0.100000 ")
+        assert command(acetate[0], "-xm")[1] == "0.000000 0.000000 0.000000 \n" * 3
+
+    def test_hydrogens(self, command, acetate):
+        for switch in ("-h", "--hydrogens"):
+            code, out, _ = command(*acetate, switch)
+            assert code == 0 and out.split()[:2] == ["0.000000", "0.100000"]
+        assert out.split()[2] != command(*acetate)[1].split()[2]
+
+    def test_assignment_counts_atoms_of_the_files(self, command, tmp_path, write):
+        symbols, bonds = ACETATE
+        order = [4, 3, 1, 0, 2]  # the hydrogen first: its place is counted although it is not compared
+        place = {old: new for new, old in enumerate(order)}
+        (tmp_path / "a.sdf").write_text(write.v2000(symbols, PLACES, bonds))
+        moved = [(place[i], place[j], kind) for i, j, kind in bonds]
+        (tmp_path / "b.sdf").write_text(write.v2000([symbols[i] for i in order], PLACES[order], moved))
+        expected = "0.000000\n0 -> 3\n1 -> 2\n2 -> 4\n3 -> 1\n"
+        assert command(tmp_path / "b.sdf", tmp_path / "a.sdf", "-a") == (0, expected, "")
+        assert command(tmp_path / "b.sdf", tmp_path / "a.sdf", "-a", "-n") == (0, expected, "")
+        assert command(tmp_path / "b.sdf", tmp_path / "a.sdf", "--assignment", "-h")[1] == f"{expected}4 -> 0\n"
+
+    def test_verbose(self, command, acetate):
+        code, out, _ = command(*acetate, "-v", "-a")
+        lines = out.splitlines()
+        assert code == 0 and lines[:3] == ["Conformer 0: ", "RMSD: 0.000000", "Assignment: "]
+        assert lines[3:7] == ["0 -> 0", "1 -> 1", "2 -> 2", "3 -> 3"]
+        assert lines[7].startswith("Time taken: 0.") and lines[8] == "Conformer 1: "
+        last = command(acetate[0], "-x", "--verbose")[1].splitlines()[-1]
+        assert last.startswith("Cross RMSD calculation completed in 0.") and last.endswith(" seconds.")
+
+
+class TestFaultsOfTheCTool:
+    """Specification of flashrmsd, section 3."""
+
+    def test_salts_with_permuted_atoms(self, command, tmp_path, write):
+        symbols, bonds = ["Na", "Na", "C", "O", "O", "C", "O", "O"], [(2, 3, 1), (2, 4, 2), (5, 6, 1), (5, 7, 2)]
+        x = np.random.default_rng(0).normal(size=(8, 3)).round(4)
+        order = [7, 1, 5, 2, 0, 4, 6, 3]
+        place = {old: new for new, old in enumerate(order)}
+        (tmp_path / "a.sdf").write_text(write.v2000(symbols, x, bonds))
+        moved = [(place[i], place[j], kind) for i, j, kind in bonds]
+        (tmp_path / "b.sdf").write_text(write.v2000([symbols[i] for i in order], x[order], moved))
+        assert command(tmp_path / "a.sdf", tmp_path / "b.sdf") == (0, "0.000000\n", "")
+
+    def test_records_of_different_size(self, command, tmp_path, write, acetate):
+        methane = write.v2000(["C"], [(0, 0, 0)], [], "methane")
+        records = acetate[0].read_text().split("$$$$\n")
+        (tmp_path / "mixed.sdf").write_text("$$$$\n".join([records[0], methane + records[1], *records[2:]]))
+        code, out, err = command(tmp_path / "mixed.sdf", "-x")
+        matrix = np.array([line.split() for line in out.splitlines()], dtype=float)
+        assert code == 2 and (matrix == matrix.T).all() and (np.diag(matrix) == 0).all()
+        assert np.isinf(matrix[1, [0, 2, 3]]).all() and np.isfinite(matrix[np.ix_([0, 2, 3], [0, 2, 3])]).all()
+        assert "mixed.sdf: record 1 (line 16, 'methane'): it is not the molecule of record 0" in err
+        assert "the first has 4 atoms, the second 1" in err and err.count("\n") == 1
+
+    def test_bond_types_without_a_mapping(self, command, tmp_path, write):
+        symbols = ["C"] * 6 + ["F", "C"]  # o-fluorotoluene in its two Kekulé forms
+        x = np.random.default_rng(1).normal(size=(8, 3)).round(4)
+        for name, first in (("a", 1), ("b", 2)):
+            ring = [(i, (i + 1) % 6, first if i % 2 else 3 - first) for i in range(6)]
+            (tmp_path / f"{name}.sdf").write_text(write.v2000(symbols, x, [*ring, (0, 6, 1), (1, 7, 1)]))
+        two = tmp_path / "a.sdf", tmp_path / "b.sdf"
+        assert command(*two) == (0, "0.000000\n", "")
+        for search in ([], ["-n"], ["--time-limit", "5"]):
+            code, out, err = command(*two, "-b", *search)
+            assert (code, out) == (2, "inf\n") and "not the same graph" in err and "a.sdf: record 0" in err
+        assert command(*two, "-x", "--bonds")[:2] == (2, "0.000000 inf \ninf 0.000000 \n")
+        assert command(two[0], two[0], "-b") == (0, "0.000000\n", "")
+
+    @pytest.mark.parametrize("suffix", [".mol", ".mdl", ".SDF", ".Mol", ".sdf.gz", ".SDF.GZ", ".MOL2", ".mol2.gz"])
+    def test_suffixes(self, command, tmp_path, write, suffix):
+        form = write.mol2 if "mol2" in suffix.lower() else write.v2000
+        text = form(ACETATE[0], PLACES, ACETATE[1]).encode()
+        path = tmp_path / f"a b{suffix}"
+        path.write_bytes(gzip.compress(text) if "gz" in suffix.lower() else text)
+        assert command(path, path) == (0, "0.000000\n", "")
+
+    def test_more_than_a_hundred_records(self, command, tmp_path, write):
+        (tmp_path / "a.sdf").write_text(write.v2000(["C", "O"], [(0, 0, 0), (1.4, 0, 0)], [(0, 1, 1)]) * 150)
+        code, out, err = command(tmp_path / "a.sdf", tmp_path / "a.sdf")
+        assert (code, out) == (0, "0.000000\n" * 150) and "more than one record" in err
+        assert command(tmp_path / "a.sdf", "-x") == (0, ("0.000000 " * 150 + "\n") * 150, "")
+
+    def test_more_than_1023_atoms_and_a_long_title(self, command, tmp_path, write):
+        n = 1100
+        x = np.arange(3 * n).reshape(n, 3) * 0.1
+        symbols, bonds = ["C"] * (n - 1) + ["O"], [(i, i + 1, 1) for i in range(n - 1)]
+        (tmp_path / "a.sdf").write_text(write.v3000(symbols, x, bonds, "t" * 2000))
+        (tmp_path / "b.mol2").write_text(write.mol2(symbols, x + np.array([0, 0, 0.5]), bonds, "t" * 300))
+        assert command(tmp_path / "a.sdf", tmp_path / "b.mol2") == (0, "0.500000\n", "")
+
+    def test_deuterium_and_upper_case_symbols(self, command, tmp_path, write):
+        x = np.array([(0.0, 0, 0), (1.8, 0, 0), (-0.6, 0.9, 0), (-0.6, -0.9, 0)])
+        bonds = [(0, 1, 1), (0, 2, 1), (0, 3, 1)]
+        (tmp_path / "a.sdf").write_text(write.v2000(["C", "CL", "D", "T"], x, bonds))
+        (tmp_path / "b.mol2").write_text(write.mol2(["C.3", "Cl", "H", "H"], x, bonds))
+        assert command(tmp_path / "a.sdf", tmp_path / "b.mol2", "-a") == (0, "0.000000\n0 -> 0\n1 -> 1\n", "")
+        assert command(tmp_path / "a.sdf", tmp_path / "b.mol2", "-h", "-a")[1].count("->") == 4
+
+    def test_order_of_bond_lines(self, command, tmp_path, write):
+        rng = np.random.default_rng(2)
+        bonds = [(i, i ^ bit, 1) for i in range(16) for bit in (1, 2, 4, 8) if i < i ^ bit]
+        shapes = rng.normal(size=(2, 16, 3)).round(4)
+        (tmp_path / "a.sdf").write_text("".join(write.v2000(["C"] * 16, x, bonds) for x in shapes))
+        shuffled = [(*rng.permutation(bond[:2]), 1) for bond in rng.permutation(bonds)]
+        (tmp_path / "b.sdf").write_text("".join(write.v2000(["C"] * 16, x, shuffled) for x in shapes))
+        results = {command(tmp_path / f"{name}.sdf", "-x") for name in "ab"}
+        assert len(results) == 1 and results.pop()[0] == 0
+
+    @pytest.mark.parametrize(("carbons", "other"), [(20, "H"), (24, "F")])
+    def test_families_with_exponentially_many_mappings(self, command, tmp_path, write, carbons, other):
+        symbols, bonds = ["C"] * carbons, [(i, i + 1, 1) for i in range(carbons - 1)]
+        for i in range(carbons):
+            for _ in range(3 if i in (0, carbons - 1) else 2):
+                bonds.append((i, len(symbols), 1))
+                symbols.append(other)
+        rng = np.random.default_rng(3)
+        start = np.array([(1.27 * i, 0.44 * (-1) ** i, 0) for i in range(carbons)])
+        start = np.vstack([start, [start[i] + rng.normal(size=3) for i, j, _ in bonds if j >= carbons]])
+        shapes = [start, start + 0.4 * rng.normal(size=start.shape)]
+        (tmp_path / "a.sdf").write_text("".join(write.v2000(symbols, x, bonds) for x in shapes))
+        values = []
+        for mode in ([], ["-m"]):
+            code, out, err = command(tmp_path / "a.sdf", "-xh", "--time-limit", "20", *mode)
+            assert (code, err) == (0, "")
+            values.append(float(out.split()[1]))
+        assert 0 < values[1] <= values[0]
+
+    def test_impossible_pairs_are_no_success(self, command, tmp_path, write, acetate):
+        (tmp_path / "other.sdf").write_text(write.v2000(["C", "N"], PLACES[:2], [(0, 1, 1)]))
+        code, out, err = command(acetate[0], tmp_path / "other.sdf", "-a")
+        assert (code, out) == (2, "inf\n" * 3)
+        assert [f"acetate.sdf: record {i}" in line for i, line in enumerate(err.splitlines())] == [True] * 3
+
+
+class TestBrokenFiles:
+    def test_a_broken_record_does_not_shift_the_others(self, command, tmp_path, acetate):
+        records = acetate[0].read_text().split("$$$$\n")
+        records.insert(1, records[0].replace("    1.5000", "       nan"))
+        (tmp_path / "b.sdf").write_text("$$$$\n".join(records))
+        code, out, err = command(tmp_path / "b.sdf", acetate[1])
+        good = command(*acetate)[1].split()
+        assert code == 2 and out.split() == [good[0], "inf", *good[1:]]
+        assert err.count("\n") == 1 and "b.sdf: record 1 (line 16, 'shape 0'): line 21: the coordinate nan" in err
+        code, out, err = command(tmp_path / "b.sdf", "-x")
+        matrix = np.array([line.split() for line in out.splitlines()], dtype=float)
+        assert code == 2 and np.isinf(matrix[1]).all() and np.isinf(matrix[:, 1]).all()
+        assert np.isfinite(np.delete(np.delete(matrix, 1, 0), 1, 1)).all() and "the coordinate nan" in err
+
+    def test_a_broken_template(self, command, tmp_path, acetate):
+        (tmp_path / "b.mol2").write_text(acetate[1].read_text().replace("1.5000", "x"))
+        code, out, err = command(acetate[0], tmp_path / "b.mol2")
+        assert (code, out) == (2, "inf\n" * 3) and "b.mol2: record 0" in err
+
+    @pytest.mark.parametrize("text", [b"", b"\n\n\n  3  2  0 V2000\n", b"\x00\x01", b"\x1f\x8b"])
+    def test_no_molecules(self, command, tmp_path, acetate, text):
+        (tmp_path / "b.sdf").write_bytes(text)
+        bad = tmp_path / "b.sdf"
+        for arguments in ((bad, acetate[1]), (acetate[0], bad), (bad, "-x")):
+            code, out, err = command(*arguments)
+            assert code == 2 and set(out.split()) <= {"inf"} and "b.sdf" in err
+
+    def test_a_missing_file_among_others(self, command, tmp_path, acetate):
+        code, out, err = command(tmp_path / "none.sdf", tmp_path, *acetate)
+        assert code == 2 and out == command(*acetate)[1]
+        assert "none.sdf: there is no such file" in err and "it is a folder" in err
+        assert command(acetate[0], tmp_path / "none.sdf")[:2] == (2, "")
+
+    def test_nothing_to_compare(self, command, tmp_path, write):
+        (tmp_path / "h2.sdf").write_text(write.v2000(["H", "H"], PLACES[:2], [(0, 1, 1)]))
+        code, out, err = command(tmp_path / "h2.sdf", tmp_path / "h2.sdf")
+        assert (code, out) == (2, "inf\n") and "no heavy atoms: compare with -h" in err
+        assert command(tmp_path / "h2.sdf", "-xh") == (0, "0.000000 \n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a file is missing"),
+        (["a.sdf"], "a template to compare with is missing"),
+        (["a.sdf", "b.sdf", "-q"], "no option -q"),
+        (["a.sdf", "b.sdf", "--minimise"], "did you mean --minimize"),
+        (["a.sdf", "b.sdf", "--minimize=1"], "no option --minimize=1"),
+        (["a.sdf", "b.sdf", "--time-limit"], "needs a value"),
+        (["a.sdf", "b.sdf", "--time-limit", "soon"], "--time-limit soon"),
+        (["a.sdf", "b.sdf", "--time-limit=-1"], "more than zero"),
+        (["a.sdf", "b.sdf", "--csv", "--json"], "choose one"),
+        (["a.sdf", "b.sdf", "-n", "--time-limit", "1"], "--naive has no time limit"),
+        (["a.sdf", "-x", "--template", "b.sdf"], "--template has no part"),
+        (["-", "-"], "standard input can be read only once"),
+    ],
+)
+def test_wrong_use(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "") and message in err and "--help" in err
+
+
+def test_help_and_version(command):
+    code, out, err = command("--help")
+    assert (code, err) == (0, "") and out.startswith("usage: flashrmsd")
+    assert command("a.sdf", "--version") == (0, f"flashrmsd {__version__}\n", "")
+
+
+def test_several_queries_and_a_named_template(command, acetate):
+    once = command(*acetate)[1]
+    assert command(acetate[0], *acetate) == (0, once * 2, "")
+    assert command("--template", acetate[1], acetate[0], acetate[0]) == (0, once * 2, "")
+    code, out, _ = command(*acetate, "-x")
+    assert code == 0 and [len(line.split()) for line in out.splitlines()] == [4] * 4
+
+
+def test_the_naive_search_agrees(command, tmp_path, write):
+    rng = np.random.default_rng(4)
+    symbols = ["C"] * 11 + ["O", "O"]
+    bonds = [(i, (i + 1) % 6, 4) for i in range(6)] + [(0, 6, 1), (3, 7, 1), (6, 8, 1), (6, 9, 1), (6, 10, 1)]
+    bonds += [(7, 11, 2), (7, 12, 1)]
+    (tmp_path / "a.sdf").write_text("".join(write.v2000(symbols, x, bonds) for x in rng.normal(size=(4, 13, 3))))
+    for mode in ("-x", "-xm", "-xb", "-xmb"):
+        assert command(tmp_path / "a.sdf", mode, "-n") == command(tmp_path / "a.sdf", mode)
+
+
+class TestDocuments:
+    def test_csv(self, command, acetate):
+        code, out, _ = command(*acetate, "--csv")
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert code == 0 and [row["rmsd"] for row in rows] == command(*acetate)[1].split()
+        assert rows[1]["second_title"] == "shape 1" and rows[1]["second_record"] == "1" and rows[1]["status"] == "exact"
+        pairs = list(csv.DictReader(io.StringIO(command(acetate[0], "-x", "--csv")[1])))
+        assert [(row["first_record"], row["second_record"]) for row in pairs] == [("0", "1"), ("0", "2"), ("1", "2")]
+
+    def test_json_placement_gives_the_value(self, command, acetate):
+        code, out, _ = command(*acetate, "--json", "-m", "-h", "-a")
+        rows = json.loads(out)["queries"]
+        assert code == 0 and [row["record"] for row in rows] == [0, 1, 2]
+        turned = PLACES[:, [1, 0, 2]] * [-1, 1, 1]
+        moved = turned[[j for _, j in rows[2]["assignment"]]] @ np.transpose(rows[2]["rotation"])
+        assert np.allclose(moved + rows[2]["translation"], PLACES, atol=1e-6)
+        assert rows[2]["rmsd"] == pytest.approx(kabsch(PLACES, turned)[0], abs=1e-6)
+        assert rows[2]["n_automorphisms"] == 2 and rows[2]["lower"] == rows[2]["upper"] == rows[2]["rmsd"]
+
+    def test_json_has_no_infinity(self, command, tmp_path, write, acetate):
+        (tmp_path / "c.sdf").write_text(write.v2000(["C"], [(0, 0, 0)], []))
+        code, out, _ = command(acetate[0], tmp_path / "c.sdf", "-x", "--json")
+        document = json.loads(out)
+        assert code == 2 and document["rmsd"][3] == [None, None, None, 0.0]
+        assert document["problems"][0]["record"] == 0 and "4 atoms" in document["problems"][0]["reason"]
+        rows = json.loads(command(acetate[0], tmp_path / "c.sdf", "--json")[1])["queries"]
+        assert rows[0]["rmsd"] is None and rows[0]["status"] == "failed" and "1 atoms" in rows[0]["reason"]
+
+
+def test_a_bound_is_never_printed_as_a_number(command, tmp_path, write):
+    bonds = [(0, i, 1) for i in range(1, 5)] + [(1 + k // 3, 5 + k, 1) for k in range(12)]
+    shapes = np.random.default_rng(0).normal(size=(2, 17, 3)).round(4)
+    path = tmp_path / "arms.sdf"
+    path.write_text("".join(write.v2000(["C"] * 17, x, bonds) for x in shapes))
+    (tmp_path / "one.sdf").write_text(write.v2000(["C"] * 17, shapes[0], bonds))
+    exact = float(command(path, "-xm")[1].split()[1])
+    code, out, err = command(path, tmp_path / "one.sdf", "-m", "--time-limit", "1e-5")
+    assert code == 2 and out.split()[1] == "inf" and "the RMSD is between" in err
+    assert command(path, "-xm", "--time-limit", "1e-5")[:2] == (2, "0.000000 inf \ninf 0.000000 \n")
+    row = json.loads(command(path, tmp_path / "one.sdf", "-m", "--json", "--time-limit", "1e-5")[1])["queries"][1]
+    assert row["rmsd"] is None and row["status"] == "bound" and row["lower"] <= exact <= row["upper"]
+    assert command(path, "-xm", "--time-limit", "60")[:2] == command(path, "-xm")[:2]
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["0BU", "2YN", "1P2", "0B8_H"])
+def test_reference_values(command, name):
+    with (FOLDER / "reference.csv").open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["file"] == name]
+    hydrogens = ["-h"] if rows[0]["atoms"] == "all" else []
+    for suffix in ("sdf.gz", "mol2.gz"):
+        path = FOLDER / f"{name}.{suffix}"
+        if not path.is_file():
+            continue
+        for mode, column in ([], "sc_rmsd"), (["-m"], "min_sc_rmsd"):
+            code, out, err = command(path, "-x", *mode, *hydrogens)
+            assert (code, err) == (0, "")
+            matrix = np.array([line.split() for line in out.splitlines()], dtype=float)
+            for row in rows:
+                if row[column]:
+                    assert matrix[int(row["i"]), int(row["j"])] == pytest.approx(float(row[column]), abs=1e-5)
+
+
+def test_standard_input_and_a_closed_pipe(acetate):
+    path, template = acetate
+    program = [sys.executable, "-m", "flashrmsd_cy"]
+    for body in (path.read_bytes(), gzip.compress(path.read_bytes())):
+        done = subprocess.run([*program, "-", template], input=body, capture_output=True, check=True)
+        assert done.stdout.split()[:2] == [b"0.000000", b"0.100000"] and done.stderr == b""
+    path.write_text(path.read_text() * 3000)
+    with subprocess.Popen([*program, path, template], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"0.000000\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 2

@@ -1,0 +1,302 @@
+"""The readers against RDKit's on shared files, against a writer that shares nothing with them, and on broken text."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashrmsd_cy._elements import SYMBOLS, atom_label
+from flashrmsd_cy._files import read_records
+from flashrmsd_cy._records import Topologies
+from flashrmsd_cy.errors import FormatError
+
+FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rmsd"
+SHARED = sorted(FOLDER.glob("*.gz"))
+needs_shared = pytest.mark.skipif(not SHARED, reason=f"no files at {FOLDER}")
+
+ETHANOL = ("C", "C", "O"), [(0.0, 0.0, 0.0), (1.5, 0.0, 0.0), (2.0, 1.4, 0.0)], [(0, 1, 1), (1, 2, 1)]
+
+
+def read(path):
+    return list(read_records(str(path), Topologies()))
+
+
+def _rdkit_bonds(mol):
+    kinds = {"SINGLE": 1, "DOUBLE": 2, "TRIPLE": 3, "AROMATIC": 4}
+    ends = ((b.GetBeginAtomIdx(), b.GetEndAtomIdx(), kinds[b.GetBondType().name]) for b in mol.GetBonds())
+    return tuple(sorted((min(i, j), max(i, j), kind) for i, j, kind in ends))
+
+
+def _rdkit_sdf(stream):
+    from rdkit import Chem
+
+    return Chem.ForwardSDMolSupplier(stream, sanitize=False, removeHs=False)
+
+
+def _rdkit_mol2(text):
+    from rdkit import Chem
+
+    for block in text.split("@<TRIPOS>MOLECULE")[1:]:
+        yield Chem.MolFromMol2Block(
+            f"@<TRIPOS>MOLECULE{block}", sanitize=False, removeHs=False, cleanupSubstructures=False
+        )
+
+
+def _same(record, mol):
+    assert not record.problem
+    assert record.title == mol.GetProp("_Name")
+    assert record.topology.elements == tuple(atom.GetAtomicNum() for atom in mol.GetAtoms())
+    assert record.topology.bonds == _rdkit_bonds(mol)
+    assert np.allclose(np.reshape(record.positions, (-1, 3)), mol.GetConformer().GetPositions(), atol=1e-12)
+
+
+@needs_shared
+@pytest.mark.parametrize("path", [path for path in SHARED if ".sdf" in path.name][::12], ids=lambda path: path.name)
+def test_shared_sdf_as_rdkit_reads_it(path):
+    pytest.importorskip("rdkit")
+    with gzip.open(path) as stream:
+        mols = list(_rdkit_sdf(stream))
+    records = read(path)
+    assert len(records) == len(mols) == 10
+    for record, mol in zip(records, mols, strict=True):
+        _same(record, mol)
+
+
+@needs_shared
+@pytest.mark.parametrize("path", [path for path in SHARED if ".mol2" in path.name][::4], ids=lambda path: path.name)
+def test_shared_mol2_as_rdkit_reads_it(path):
+    pytest.importorskip("rdkit")
+    mols = list(_rdkit_mol2(gzip.decompress(path.read_bytes()).decode()))
+    for record, mol in zip(read(path), mols, strict=True):
+        _same(record, mol)
+
+
+SMILES = [
+    "c1ccccc1C(=O)[O-].[Na+]",
+    "[2H]C([2H])([3H])Cl",
+    "C#N",
+    "Brc1ncc(I)s1",
+    "[Zn+2]",
+    "O=S(=O)(F)N",
+    "C1CC1[*:1]",
+]
+
+
+@pytest.mark.parametrize("version", ["V2000", "V3000"])
+def test_what_rdkit_writes(tmp_path, version):
+    Chem = pytest.importorskip("rdkit.Chem")
+    from rdkit.Chem import AllChem
+
+    path = tmp_path / f"{version}.sdf"
+    writer = Chem.SDWriter(str(path))
+    writer.SetForceV3000(version == "V3000")
+    for number, smiles in enumerate(SMILES):
+        mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        AllChem.Compute2DCoords(mol)
+        mol.SetProp("_Name", f"molecule {number}")
+        mol.SetProp("data", "1  2  3\nM  END?")
+        for _ in range(2):
+            writer.write(mol)
+    writer.close()
+    records, known = read(path), list(_rdkit_sdf(path.open("rb")))
+    assert len(records) == 2 * len(SMILES)
+    for record, mol in zip(records, known, strict=True):
+        assert not record.problem and record.title == mol.GetProp("_Name")
+        numbers = tuple(atom.GetAtomicNum() for atom in mol.GetAtoms())
+        assert tuple(x if isinstance(x, int) else 0 for x in record.topology.elements) == numbers
+        assert record.topology.bonds == _rdkit_bonds(mol)
+        assert np.allclose(np.reshape(record.positions, (-1, 3)), mol.GetConformer().GetPositions())
+    assert all(a.topology is b.topology for a, b in zip(records[::2], records[1::2], strict=True))
+
+
+def test_aromatic_bonds_as_written(tmp_path, write):
+    ring = [(i, (i + 1) % 6, 4) for i in range(6)]
+    (tmp_path / "a.mol2").write_text(write.mol2(["C.ar"] * 6, np.zeros((6, 3)), ring))
+    (tmp_path / "a.sdf").write_text(write.v2000(["C"] * 6, np.zeros((6, 3)), ring))
+    topologies = Topologies()
+    first, second = (next(read_records(str(tmp_path / name), topologies)) for name in ("a.mol2", "a.sdf"))
+    assert first.topology is second.topology
+    assert {kind for *_, kind in first.topology.bonds} == {4}
+
+
+@st.composite
+def molecules(draw):
+    n = draw(st.integers(1, 12))
+    symbols = draw(st.lists(st.sampled_from(SYMBOLS), min_size=n, max_size=n))
+    places = st.integers(-9_999_999, 9_999_999).map(lambda x: x / 1e4)
+    positions = draw(st.lists(st.tuples(places, places, places), min_size=n, max_size=n))
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+    chosen = draw(st.lists(st.sampled_from(pairs), unique_by=frozenset, max_size=20)) if pairs else []
+    bonds = [(i, j, draw(st.integers(1, 4))) for i, j in chosen]
+    return symbols, positions, bonds, draw(st.text("aZ9 _()-é", max_size=300)).strip()
+
+
+@given(st.lists(molecules(), min_size=1, max_size=4), st.sampled_from(["v2000", "v3000", "mol2"]), st.data())
+@settings(max_examples=120, deadline=None)
+def test_round_trip(tmp_path_factory, write, molecules, form, data):
+    text = "".join(getattr(write, form)(*molecule) for molecule in molecules)
+    newline = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
+    suffix = data.draw(st.sampled_from([".mol2", ".MOL2"] if form == "mol2" else [".sdf", ".SDF", ".sd", ".mol"]))
+    body = text.replace("\n", newline).encode()
+    if data.draw(st.booleans()):
+        suffix, body = suffix + data.draw(st.sampled_from([".gz", ".GZ", ""])), gzip.compress(body)
+    path = tmp_path_factory.getbasetemp() / f"round trip{suffix}"
+    path.write_bytes(body)
+    records = read(path)
+    assert len(records) == len(molecules)
+    for number, (record, (symbols, positions, bonds, title)) in enumerate(zip(records, molecules, strict=True)):
+        assert (record.number, record.title, record.problem) == (number, title, "")
+        assert record.topology.elements == tuple(atom_label(symbol) for symbol in symbols)
+        assert record.topology.bonds == tuple(sorted((min(i, j), max(i, j), kind) for i, j, kind in bonds))
+        assert np.reshape(record.positions, (-1, 3)).tolist() == [list(place) for place in positions]
+
+
+def test_symbols_of_all_elements_in_any_case():
+    for number, symbol in enumerate(SYMBOLS, 1):
+        assert {atom_label(spelling) for spelling in (symbol, symbol.upper(), symbol.lower())} == {number}
+    assert SYMBOLS[5] == "C" and SYMBOLS[78] == "Au" and SYMBOLS[117] == "Og"
+    assert [atom_label(symbol) for symbol in ("D", "T", "2H", "CL ", "Cl-", "Fe3+", "C12")] == [1, 1, 1, 17, 17, 26, 6]
+
+
+def test_many_records_and_many_atoms(tmp_path, write):
+    path = tmp_path / "many.sdf"
+    path.write_text(write.v2000(*ETHANOL) * 1000)
+    records = read(path)
+    assert len(records) == 1000 and len({id(record.topology) for record in records}) == 1
+    chain = [(i, i + 1, 1) for i in range(1499)]
+    for form, name in ((write.v3000, "long.sdf"), (write.mol2, "long.mol2")):
+        (tmp_path / name).write_text(form(["C"] * 1500, np.random.default_rng(0).normal(size=(1500, 3)), chain))
+        (record,) = read(tmp_path / name)
+        assert len(record.topology.elements) == 1500 and len(record.topology.bonds) == 1499
+
+
+GOOD = {"v2000": ".sdf", "v3000": ".sdf", "mol2": ".mol2"}
+
+
+@pytest.mark.parametrize(
+    ("form", "old", "new", "message"),
+    [
+        ("v2000", "  3  2  0", "  4  2  0", "line 15: .* does not begin with three coordinates"),
+        ("v2000", "  3  2  0", "  2  2  0", "line 16: .* follows the last bond that the counts line announces"),
+        ("v2000", "  3  2  0", "  3  1  0", "line 16: .* follows the last bond that the counts line announces"),
+        ("v2000", "  3  2  0", "  3  3  0", "line 17: 'M  END' does not begin with two atoms"),
+        ("v2000", "  3  2  0", "  3 99  0", "99 bonds are announced, but .* lines follow: is the record cut off"),
+        ("v2000", "  3  2  0", " -3  2  0", "is the record cut off"),
+        ("v2000", "  3  2  0", "three two", "line 11: 'three two.* is no counts line"),
+        ("v2000", "    1.5000", "       nan", "line 13: the coordinate nan is not finite"),
+        ("v2000", "    1.5000", "       inf", "line 13: the coordinate inf is not finite"),
+        ("v2000", "    1.5000", "         x", "line 13: .* does not begin with three coordinates"),
+        ("v2000", " O   0", " Oh  0", "line 14: 'Oh' is no element"),
+        ("v2000", "  2  3  1", "  2  4  1", "line 16: the bond 2–4 names an atom beyond the 3"),
+        ("v2000", "  2  3  1", "  2  2  1", "line 16: the bond 2–2 joins an atom to itself"),
+        ("v2000", "  2  3  1", "  2  1  1", "the bond 2–1 is given twice"),
+        ("v2000", "M  END\n$$$$", "M  END", "line \\d+: .* follows 'M  END': is a line '\\$\\$\\$\\$' missing"),
+        ("v3000", "COUNTS 3 2", "COUNTS 3 3", "3 atoms and 3 bonds are announced, 3 and 2 given"),
+        ("v3000", "COUNTS 3 2", "COUNTS x 2", "does not give the numbers of atoms and bonds"),
+        ("v3000", "M  V30 COUNTS 3 2 0 0 0\n", "", "no line 'M  V30 COUNTS'"),
+        ("v3000", "1.5000 0.0000", "1.5000 nan", "line \\d+: the coordinate nan is not finite"),
+        ("v3000", "1.5000 0.0000", "1.5000 zero", "is not index, element, x, y, z"),
+        ("v3000", "3 O 2.0000", "1 O 2.0000", "the atom index 1 is given twice"),
+        ("v3000", "3 O 2.0000", "3 [C,O] 2.0000", "'\\[C,O\\]' is no element"),
+        ("v3000", "2 1 2 3", "2 1 2 4", "the bond names the atom 4, which is not there"),
+        ("v3000", "2 1 2 3", "2 1 2", "is not index, type, two atoms"),
+        ("v3000", "M  END\n$$$$", "M  END", "is a line '\\$\\$\\$\\$' missing"),
+        ("mol2", "3 2 1 0 0", "4 2 1 0 0", "4 atoms and 2 bonds are announced, 3 and 2 given: is the record cut off"),
+        ("mol2", "3 2 1 0 0", "three", "line \\d+: expected the numbers of atoms and bonds"),
+        ("mol2", "1.5000", "nan", "the coordinate nan is not finite"),
+        ("mol2", "1.5000", "x", "is not id, name, x, y, z, type"),
+        ("mol2", "0.0000 O 1", "0.0000 Oh 1", "'Oh' is no element"),
+        ("mol2", "      3 O3", "      2 O3", "the atom id 2 is given twice"),
+        ("mol2", "2 2 3 1", "2 2 4 1", "the bond 2–4 names an atom that is not there"),
+        ("mol2", "2 2 3 1", "2 2 3 9", "a bond type, which is one of 1, 2, 3, am"),
+        ("mol2", "2 2 3 1", "2 1 2 1", "given twice"),
+        ("mol2", "@<TRIPOS>BOND", "@<TRIPOS>BLOND", "3 and 0 given"),
+    ],
+)
+def test_a_broken_record_in_the_middle_keeps_its_place(tmp_path, write, form, old, new, message):
+    good = getattr(write, form)(*ETHANOL)
+    start = write.v2000(["C"], [(0, 0, 0)], []) if form != "mol2" else write.mol2(["C"], [(0, 0, 0)], [])
+    assert good.count(old) == 1
+    path = tmp_path / f"broken{GOOD[form]}"
+    path.write_text(start + good.replace(old, new) + good)
+    records = read(path)
+    if "missing" in message:  # two molecules in one record: nothing tells where the second begins
+        assert [bool(record.problem) for record in records] == [False, True]
+    else:
+        assert [bool(record.problem) for record in records] == [False, True, False]
+    with pytest.raises(FormatError, match=message):
+        raise FormatError(records[1].problem)
+
+
+@pytest.mark.parametrize("form", GOOD)
+def test_a_file_that_is_cut_off_anywhere_is_never_taken_for_whole(tmp_path, write, form):
+    whole = getattr(write, form)(*ETHANOL)
+    (tmp_path / f"a{GOOD[form]}").write_text(whole)
+    (expected,) = read(tmp_path / f"a{GOOD[form]}")
+    for length in range(1, len(whole)):
+        path = tmp_path / f"cut{GOOD[form]}"
+        path.write_text(whole[:length])
+        try:
+            (record,) = read(path)
+        except FormatError:
+            continue
+        if not record.problem:
+            assert (record.topology.elements, record.topology.bonds) == (
+                expected.topology.elements,
+                expected.topology.bonds,
+            ), length
+            assert record.positions == expected.positions
+
+
+def test_files_that_are_none(tmp_path, write):
+    (tmp_path / "empty.sdf").write_text("")
+    (tmp_path / "blank.sdf").write_text("\n\n")
+    (tmp_path / "folder.sdf").mkdir()
+    (tmp_path / "no.mol2").write_text("nothing of the kind\n")
+    (tmp_path / "what.xyz").write_text("1\n\nC 0 0 0\n")
+    (tmp_path / "cut.sdf.gz").write_bytes(gzip.compress(write.v2000(*ETHANOL).encode() * 50)[:-20])
+    (tmp_path / "damaged.sdf.gz").write_bytes(b"\x1f\x8b no gzip")
+    for name, message in {
+        "missing.sdf": "no such file",
+        "folder.sdf": "folder",
+        "empty.sdf": "empty",
+        "blank.sdf": "empty",
+        "no.mol2": "holds no molecule",
+        "what.xyz": "neither SDF, MOL nor MOL2",
+        "cut.sdf.gz": "damaged or cut off",
+        "damaged.sdf.gz": "damaged or cut off",
+    }.items():
+        with pytest.raises(FormatError, match=message):
+            read(tmp_path / name)
+
+
+def test_empty_records_and_bytes_at_random(tmp_path):
+    (tmp_path / "a.sdf").write_text("$$$$\n\n\n\n$$$$\n")
+    assert [bool(record.problem) for record in read(tmp_path / "a.sdf")] == [True, True]
+    (tmp_path / "b.sdf").write_bytes(np.random.default_rng(0).bytes(5000))
+    assert all(record.problem for record in read(tmp_path / "b.sdf"))
+
+
+def test_the_text_decides_where_the_suffix_says_nothing(tmp_path, write):
+    for form in GOOD:
+        (tmp_path / form).write_text(getattr(write, form)(*ETHANOL))
+        (record,) = read(tmp_path / form)
+        assert record.topology.elements == (6, 6, 8)
+
+
+def test_a_molfile_needs_no_dollars_but_an_end(tmp_path, write):
+    (tmp_path / "a.mol").write_text(write.v2000(*ETHANOL, end="M  END\n"))
+    assert read(tmp_path / "a.mol")[0].topology.bonds == ((0, 1, 1), (1, 2, 1))
+    (tmp_path / "a.sdf").write_text(write.v2000(*ETHANOL, end="> <x>\n1\n\n$$$$\n") + write.v2000(*ETHANOL, end="$$$$"))
+    assert not any(record.problem for record in read(tmp_path / "a.sdf"))
+    (tmp_path / "b.mol").write_text(write.v2000(*ETHANOL, end=""))
+    assert "without 'M  END'" in read(tmp_path / "b.mol")[0].problem
+
+
+def test_mol2_without_bonds_that_connect(tmp_path, write):
+    text = write.mol2(*ETHANOL).replace("2 2 3 1", "2 2 3 nc")
+    (tmp_path / "a.mol2").write_text(text)
+    assert read(tmp_path / "a.mol2")[0].topology.bonds == ((0, 1, 1),)
