@@ -7,6 +7,7 @@ stays text (searchable, in the page's own font); nothing points outside the docu
 import html
 import io
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,15 +16,15 @@ from matplotlib.figure import Figure
 from rdkit import Chem
 from rdkit.Chem.Draw import rdMolDraw2D
 
-from sddfkit.viz import plots
+from sddfkit.viz import panels
 
 _THEME: Final = {
-    plots.INK: "--ink",
-    plots.MUTED: "--muted",
-    plots.GRID: "--line",
-    plots.BLUE: "--series-main",
-    plots.ORANGE: "--series-bin",
-    **{colour: f"--series-{i}" for i, colour in enumerate(plots.SERIES)},
+    panels.INK: "--ink",
+    panels.MUTED: "--muted",
+    panels.GRID: "--line",
+    panels.BLUE: "--series-main",
+    panels.ORANGE: "--series-bin",
+    **{colour: f"--series-{i}" for i, colour in enumerate(panels.SERIES)},
 }
 # Element colours near the usual ones, dark enough to read on white; report.css lightens them for dark pages.
 _ATOMS: Final = {
@@ -70,17 +71,46 @@ def svg(figure: Figure, name: str, description: str) -> str:
 def drawing(smiles: str, width: int = 170, height: int = 112) -> str | None:
     """Return a 2D drawing of a molecule as an inline `<svg>`, or None if RDKit cannot read the SMILES."""
     mol = Chem.MolFromSmiles(smiles)
-    if mol is None:
-        return None
+    return None if mol is None else drawing_of(mol, width, height, description=f"2D structure of {smiles}")
+
+
+def drawing_of(
+    mol: Chem.Mol,
+    width: int,
+    height: int,
+    *,
+    description: str,
+    colours: Mapping[int, str] | None = None,
+    names: Mapping[int, str] | None = None,
+) -> str:
+    """Return a 2D drawing of a molecule as an inline `<svg>`.
+
+    Parameters
+    ----------
+    mol : without hydrogens; its conformers are not used.
+    width, height : pixels.
+    description : for readers who do not see it.
+    colours : atom → one of `sddfkit.viz.panels.SERIES`, drawn as a disc behind the atom.
+    names : atom → what to write instead of its element.
+    """
+    drawn = Chem.Mol(mol)
+    drawn.RemoveAllConformers()
+    for atom, name in (names or {}).items():
+        drawn.GetAtomWithIdx(atom).SetProp("atomLabel", name)
     canvas = rdMolDraw2D.MolDraw2DSVG(width, height)
     options: Any = canvas.drawOptions()
     options.clearBackground = False
-    options.fixedBondLength = 24
+    options.fixedBondLength = 38 if names else 24
     options.bondLineWidth = 1.4
     options.minFontSize = 9
     options.padding = 0.04
+    options.fillHighlights = True
+    options.highlightRadius = 0.38
     options.updateAtomPalette({z: _rgb(colour) for z, colour in _ATOMS.items()} | {-1: _rgb(_ATOMS[0])})
-    rdMolDraw2D.PrepareAndDrawMolecule(canvas, mol)
+    discs = {atom: _rgb(colour) for atom, colour in (colours or {}).items()}
+    rdMolDraw2D.PrepareAndDrawMolecule(
+        canvas, drawn, highlightAtoms=list(discs), highlightAtomColors=discs, highlightBonds=[]
+    )
     canvas.FinishDrawing()
     text = canvas.GetDrawingText()
     text = re.sub(r"<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
@@ -88,7 +118,11 @@ def drawing(smiles: str, width: int = 170, height: int = 112) -> str | None:
     text = re.sub(r"\s*(?:xmlns:rdkit|xmlns:xlink|xml:space|version|baseProfile)='[^']*'", "", text)
     text = re.sub(r" class='[^']*'", "", text)
     text = _themed(text, {colour: f"--atom-{z}" for z, colour in _ATOMS.items()})
-    return text.replace("<svg", f"<svg role='img' aria-label='2D structure of {html.escape(smiles, quote=True)}'", 1)
+    for i, colour in enumerate(panels.SERIES):
+        # Half transparent, so that a name on it can be read on light and dark pages.
+        disc = f"color-mix(in srgb, var(--series-{i}, {colour}) 50%, transparent)"
+        text = re.sub(rf"\b(fill|stroke):{colour}", rf"\1:{disc}", text, flags=re.IGNORECASE)
+    return text.replace("<svg", f"<svg role='img' aria-label='{html.escape(description, quote=True)}'", 1)
 
 
 def _themed(text: str, theme: dict[str, str]) -> str:

@@ -116,10 +116,10 @@ def document(title: str, contents: Sequence[tuple[str, str]], body: Markup, scri
 <title>{text(title)}</title>
 <link rel="icon" href="data:,">
 <style>
-{static("report.css")}
+{static("parts.css")}{static("report.css")}
 </style>
 </head>
-<body>
+<body class="sddfkit">
 <a class="skip" href="#main">Skip to the results</a>
 <nav aria-label="Contents">{links}</nav>
 <main id="main">

@@ -1,30 +1,33 @@
 """The figures of a report: plain arrays in, one Matplotlib Figure out.
 
-Each figure holds one panel, so that a page can lay the panels out in columns or, on a phone, below each other. The
-figures are built without pyplot: nothing here touches Matplotlib's global state. Colours are Okabe and Ito's, which
-colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/); series differ in marker or dash as well.
+Each figure holds one panel, so that a page can lay the panels out in columns or, on a phone, below each other.
 """
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from sddfkit.viz.panels import (
+    BLUE,
+    INK,
+    MARKERS,
+    MUTED,
+    ORANGE,
+    SERIES,
+    legend,
+    log_axis,
+    nothing,
+    panel,
+    plain_log_ticks,
+)
 from sddfkit.viz.words import duration, number, number_of
-
-INK: Final = "#1f2328"
-MUTED: Final = "#5f6771"
-GRID: Final = "#dfe3e8"
-BLUE: Final = "#0072b2"
-ORANGE: Final = "#e69f00"
-SERIES: Final = ("#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b59a00", "#7a7a7a")
-MARKERS: Final = ("o", "s", "^", "D", "v", "P")
 
 # A scatter of more points than this is a black blob: beyond it the points are binned and the counts shaded.
 MOST_POINTS: Final = 1500
@@ -51,7 +54,7 @@ def learning_curve(
     quantity, unit : what the error is of, for the axis: "energy error (MAE)", "kcal/mol".
     """
     x, mean, guess = (np.asarray(values, dtype=float) for values in (n_labelled, ensemble, baseline))
-    figure, axes = _panel(4.7, 3.75)
+    figure, axes = panel(4.7, 3.75)
     axes.plot(x, mean, color=BLUE, marker="o", lw=2.4, ms=6, label="ensemble", zorder=5)
     axes.plot(x, guess, color=INK, ls=(0, (5, 3)), lw=1.4, label=guess_name)
     if x.size == 1:
@@ -62,11 +65,11 @@ def learning_curve(
             x, np.asarray(errors, dtype=float), color=colour, marker=marker, lw=0.9, ms=3.5, alpha=0.85, label=name
         )
     every = [*mean, *guess, *(value for errors in members.values() for value in np.asarray(errors, dtype=float))]
-    _log_axis(axes, np.array(every))
+    log_axis(axes, np.array(every))
     _round_ticks(axes, x)
     axes.set_xlabel("labelled conformers in the training fold")
     axes.set_ylabel(f"{quantity}, {unit}")
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -92,14 +95,14 @@ def parity(
     x, y = np.asarray(reference, dtype=float), np.asarray(predicted, dtype=float)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
-    figure, axes = _panel(3.6, 3.4)
+    figure, axes = panel(3.6, 3.4)
     # Placed by hand: the panels of a row then line up whatever the width of their tick labels.
     figure.set_layout_engine("none")
     axes.set_position((0.2, 0.155, 0.77, 0.815))
     axes.set_xlabel(f"{source} {quantity}, {unit}")
     axes.set_ylabel(f"predicted {quantity}, {unit}")
     if not x.size:
-        return _nothing(figure, axes, empty)
+        return nothing(figure, axes, empty)
     bars = np.zeros_like(y) if spread is None else np.nan_to_num(np.asarray(spread, dtype=float)[known], posinf=0.0)
     low, high = float(min(x.min(), (y - bars).min())), float(max(x.max(), (y + bars).max()))
     margin = 0.05 * (high - low) or 1.0
@@ -134,11 +137,11 @@ def error_by_size(n_heavy: ArrayLike, error: ArrayLike, *, unit: str) -> Figure:
     sizes, errors = np.asarray(n_heavy, dtype=float), np.abs(np.asarray(error, dtype=float))
     known = np.isfinite(errors)
     sizes, errors = sizes[known], errors[known]
-    figure, axes = _panel(4.7, 3.5)
+    figure, axes = panel(4.7, 3.5)
     axes.set_xlabel("heavy atoms in the molecule")
     axes.set_ylabel(f"|energy error|, {unit}")
     if not errors.size:
-        return _nothing(figure, axes, "no finite error")
+        return nothing(figure, axes, "no finite error")
     classes = np.unique(sizes)
     means = np.array([errors[sizes == size].mean() for size in classes])
     offsets = np.concatenate([_fan(int((sizes == size).sum())) for size in classes])
@@ -154,7 +157,7 @@ def error_by_size(n_heavy: ArrayLike, error: ArrayLike, *, unit: str) -> Figure:
     for size in classes[::step]:
         label = f"n={int((sizes == size).sum())}"
         axes.annotate(label, (size, 1.16 * top), ha="center", va="center", fontsize=8, color=MUTED)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -173,11 +176,11 @@ def spread_vs_error(spread: ArrayLike, error: ArrayLike, *, unit: str, bins: int
     sigma, size = np.asarray(spread, dtype=float), np.abs(np.asarray(error, dtype=float))
     known = np.isfinite(sigma) & np.isfinite(size) & (sigma > 0)
     sigma, size = sigma[known], size[known]
-    figure, axes = _panel(4.7, 3.5)
+    figure, axes = panel(4.7, 3.5)
     axes.set_xlabel(f"spread of the ensemble (σ), {unit}")
     axes.set_ylabel(f"|energy error|, {unit}")
     if not sigma.size:
-        return _nothing(figure, axes, "no conformer with a spread and an error")
+        return nothing(figure, axes, "no conformer with a spread and an error")
     # A conformer hit exactly would leave a logarithmic axis; it is drawn at the axis' foot instead.
     foot = 0.05 * float(np.median(sigma))
     ends = (0.7 * float(sigma.min()), 1.4 * float(sigma.max()))
@@ -188,10 +191,10 @@ def spread_vs_error(spread: ArrayLike, error: ArrayLike, *, unit: str, bins: int
     rms = [math.sqrt(float((size[group] ** 2).mean())) for group in groups]
     axes.plot(centres, rms, color=ORANGE, marker="D", ms=6, lw=1.4, mec=INK, mew=0.6, label="RMS error of a bin")
     axes.set_xscale("log")
-    _plain_log_ticks(axes.xaxis, *ends)
-    _log_axis(axes, np.concatenate([np.maximum(size, foot), np.array(ends)]))
+    plain_log_ticks(axes.xaxis, *ends)
+    log_axis(axes, np.concatenate([np.maximum(size, foot), np.array(ends)]))
     axes.set_xlim(*ends)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -204,10 +207,10 @@ def timings(stages: Sequence[str], wall_s: ArrayLike) -> Figure:
     wall_s : (stages,) float, seconds.
     """
     seconds = np.nan_to_num(np.asarray(wall_s, dtype=float))
-    figure, axes = _panel(6.4, 0.75 + 0.3 * max(1, len(stages)))
+    figure, axes = panel(6.4, 0.75 + 0.3 * max(1, len(stages)))
     axes.grid(False, axis="y")
     if not len(stages):
-        return _nothing(figure, axes, "no stage was timed")
+        return nothing(figure, axes, "no stage was timed")
     unit, divisor = next((u, d) for u, d in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if _fits(seconds, d))
     rows = np.arange(len(stages))
     total = float(seconds.sum()) or 1.0
@@ -228,63 +231,6 @@ def timings(stages: Sequence[str], wall_s: ArrayLike) -> Figure:
     axes.set_xlim(0, 1.38 * float(seconds.max()) / divisor or 1.0)
     axes.set_xlabel(f"wall time, {unit}")
     return figure
-
-
-def _panel(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return an empty, transparent panel of `width` × `height` inches in the report's style."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(which="both", color=MUTED, labelcolor=MUTED, labelsize=9)
-    axes.xaxis.label.set(color=INK, fontsize=9.5)
-    axes.yaxis.label.set(color=INK, fontsize=9.5)
-    axes.grid(True, color=GRID, lw=0.7)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _legend(figure: Figure, axes: Axes, room: int = 70) -> None:
-    """Put the legend below the panel, in as many columns as `room` characters allow (a handle counts as six)."""
-    labels = axes.get_legend_handles_labels()[1]
-
-    def width(columns: int) -> int:
-        return sum(max(map(len, part)) + 6 for part in np.array_split(np.array(labels), columns) if part.size)
-
-    columns = next((n for n in (4, 3, 2) if width(n) <= room), 1)
-    style = {"frameon": False, "fontsize": 8.5, "labelcolor": INK, "columnspacing": 1.0, "handlelength": 1.6}
-    figure.legend(loc="outside lower center", ncols=columns, **style)
-
-
-def _nothing(figure: Figure, axes: Axes, why: str) -> Figure:
-    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=MUTED)
-    axes.set(xticks=[], yticks=[])
-    return figure
-
-
-def _log_axis(axes: Axes, values: NDArray[np.float64]) -> None:
-    """Make y logarithmic with plain numbers on it, unless an error of zero (or none at all) forbids that."""
-    finite = values[np.isfinite(values)]
-    if not finite.size or finite.min() <= 0:
-        axes.set_ylim(bottom=0)
-        return
-    axes.set_yscale("log")
-    axes.set_ylim(0.8 * finite.min(), 1.25 * finite.max())
-    _plain_log_ticks(axes.yaxis, *axes.get_ylim())
-
-
-def _plain_log_ticks(axis: Any, low: float, high: float) -> None:
-    """Label 1, 2 and 5 of each decade as plain numbers; more of them where low to high holds fewer than three."""
-    ticks: list[float] = []
-    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(range(1, 10))):
-        ticks = [digit * 10.0**power for power in range(-6, 7) for digit in digits]
-        if sum(low <= tick <= high for tick in ticks) >= 3:
-            break
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _round_ticks(axes: Axes, x: NDArray[np.float64]) -> None:

@@ -14,7 +14,7 @@ from sddfkit.viz import background, results
 from sddfkit.viz.evidence import arrays, derive
 from sddfkit.viz.headline import headline
 from sddfkit.viz.page import Markup, document, joined, paragraph, section, static
-from sddfkit.viz.view3d import script, viewer
+from sddfkit.viz.view3d import mount_script, script, viewer
 
 CONTENTS = (
     ("learning", "Learned"),
@@ -53,7 +53,7 @@ def write_report(report: Mapping[str, Any], molblocks: Mapping[str, str], folder
         raise ValueError("the report has no round: a run reports after at least one training")
     fold = arrays(report["predictions"])
     derived = derive(report, fold)
-    scripts = [script(), static("report.js")] if report["views"] else [static("report.js")]
+    scripts = [script(), mount_script(), static("report.js")] if report["views"] else [static("report.js")]
     body = joined(
         [
             headline(report, derived),
@@ -102,7 +102,7 @@ def _view3d(report: Mapping[str, Any], molblocks: Mapping[str, str]) -> Markup:
     intro = paragraph(
         "Drag to turn. Once clicked, scroll to zoom, arrow keys to step. Conformers of one molecule are aligned."
     )
-    return section("view3d", "Chosen conformers in 3D", intro, Markup(viewer(report["views"], molblocks)))
+    return section("view3d", "Chosen conformers in 3D", intro, viewer(report["views"], molblocks))
 
 
 def _write(path: Path, text: str) -> None:

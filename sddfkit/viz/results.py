@@ -1,6 +1,6 @@
 """The sections of a report that show what was learned: curves, parity, uncertainty, and what was chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -30,8 +30,6 @@ MOST_DRAWN: Final = 60
 def learning(report: Mapping[str, Any]) -> Markup:
     """Return the learning curves with their numbers."""
     rounds = report["rounds"]
-    n = [r["n_labelled_train"] for r in rounds]
-    curves = [_curve(report, n, ENERGY, "Energy", "kcal/mol"), _curve(report, n, FORCE, "Force", "kcal/mol/Å")]
     random = "random" in report["strategy"].lower()
     control = (
         ""
@@ -46,9 +44,17 @@ def learning(report: Mapping[str, Any]) -> Markup:
             "Errors on one test fold, the same in every round; the training fold holds none of its scaffolds.",
             control,
         ),
-        element("div", joined(curves), class_="pair"),
-        folded("The numbers of every round", joined(_round_numbers(r) for r in rounds)),
+        learning_curves(report),
     )
+
+
+def learning_curves(report: Mapping[str, Any]) -> Markup:
+    """Return the curves of the energy and the force error, and the numbers behind them."""
+    rounds = report["rounds"]
+    n = [r["n_labelled_train"] for r in rounds]
+    curves = [_curve(report, n, ENERGY, "Energy", "kcal/mol"), _curve(report, n, FORCE, "Force", "kcal/mol/Å")]
+    numbers = folded("The numbers of every round", joined(_round_numbers(r) for r in rounds))
+    return joined([element("div", joined(curves), class_="pair"), numbers])
 
 
 def _curve(report: Mapping[str, Any], n: list[int], key: str, name: str, unit: str) -> Markup:
@@ -84,6 +90,17 @@ def _round_numbers(entry: Mapping[str, Any]) -> Markup:
 def parity(report: Mapping[str, Any], fold: Fold) -> Markup:
     """Return predicted against reference: energies, relative conformer energies, force components."""
     source = level_of(report["level"])
+    return section(
+        "parity",
+        joined(["Predicted against", element("span", source, class_="nowrap")], " "),
+        paragraph("Final ensemble, test fold: molecules it was not trained on."),
+        parity_panels(report, fold),
+    )
+
+
+def parity_panels(report: Mapping[str, Any], fold: Fold) -> Markup:
+    """Return the three parity plots: energies, relative conformer energies, force components."""
+    source = level_of(report["level"])
     reference, predicted, _ = within_molecules(fold)
     panels = [
         (
@@ -114,16 +131,16 @@ def parity(report: Mapping[str, Any], fold: Fold) -> Markup:
     figures = [
         figure(svg(drawn, f"parity-{key}", f"Parity plot. {caption}"), caption) for key, drawn, caption in panels
     ]
-    return section(
-        "parity",
-        joined(["Predicted against", element("span", source, class_="nowrap")], " "),
-        paragraph("Final ensemble, test fold: molecules it was not trained on."),
-        element("div", joined(figures), class_="triple"),
-    )
+    return element("div", joined(figures), class_="triple")
 
 
 def uncertainty(report: Mapping[str, Any], fold: Fold, derived: Mapping[str, Any]) -> Markup:
     """Return whether the ensemble knows where it is wrong, and how the error depends on size."""
+    return section("uncertainty", "Does it know where it is wrong?", doubt(report, fold, derived))
+
+
+def doubt(report: Mapping[str, Any], fold: Fold, derived: Mapping[str, Any]) -> Markup:
+    """Return what stands in the section on uncertainty."""
     error = fold.energy_pred - fold.energy
     ratio = derived["spread"]["rms_error_over_rms_spread"]
     size = ""
@@ -142,13 +159,8 @@ def uncertainty(report: Mapping[str, Any], fold: Fold, derived: Mapping[str, Any
             "Error by size of the molecule; n counts test conformers.",
         ),
     ]
-    return section(
-        "uncertainty",
-        "Does it know where it is wrong?",
-        paragraph(ranking(derived["spread"]), size),
-        element("div", joined(figures), class_="pair"),
-        _by_molecule(report, derived),
-    )
+    said = paragraph(ranking(derived["spread"]), size)
+    return joined([said, element("div", joined(figures), class_="pair"), _by_molecule(report, derived)])
 
 
 def _by_molecule(report: Mapping[str, Any], derived: Mapping[str, Any]) -> Markup:
@@ -172,22 +184,26 @@ def _by_molecule(report: Mapping[str, Any], derived: Mapping[str, Any]) -> Marku
 
 
 def chosen(report: Mapping[str, Any], derived: Mapping[str, Any]) -> Markup:
-    """Return, for each round, which molecules were chosen for labelling and why."""
+    """Return, for each round, which molecules were chosen for labelling and why, with links to the 3D view."""
     viewable = {view["record_id"] for view in report["views"]}
+    return section("chosen", "Which molecules were chosen, and why", choices(report, derived, viewable))
+
+
+def choices(report: Mapping[str, Any], derived: Mapping[str, Any], viewable: Collection[str] = ()) -> Markup:
+    """Return what stands in the section on what was chosen; records in `viewable` get a link to the page's 3D view."""
     rounds = [r for r in report["rounds"] if r["selected"]]
     if not rounds:
-        body = paragraph("Nothing was chosen: this run has no round of active learning.")
-        return section("chosen", "Which molecules were chosen, and why", body)
+        return paragraph("Nothing was chosen: this run has no round of active learning.")
     errors = {d["round"]: d["chosen_error_before"] for d in derived["rounds"]}
     parts = [_chosen_in(r, errors[r["round"]], viewable) for r in rounds]
     intro = paragraph(
         f"Strategy “{report['strategy']}”. Each conformer below was taken from the pool at the end of its round, "
         "labelled and then trained on. “Error before” is the ensemble's energy error on it before that training."
     )
-    return section("chosen", "Which molecules were chosen, and why", intro, *parts)
+    return joined([intro, *parts])
 
 
-def _chosen_in(entry: Mapping[str, Any], error: float, viewable: set[str]) -> Markup:
+def _chosen_in(entry: Mapping[str, Any], error: float, viewable: Collection[str]) -> Markup:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for s in sorted(entry["selected"], key=lambda s: s["rank"]):
         groups.setdefault(s["molecule_id"], []).append(s)
@@ -209,7 +225,7 @@ def _chosen_in(entry: Mapping[str, Any], error: float, viewable: set[str]) -> Ma
     )
 
 
-def _molecule_row(group: Sequence[Mapping[str, Any]], draw: bool, viewable: set[str]) -> list[object]:
+def _molecule_row(group: Sequence[Mapping[str, Any]], draw: bool, viewable: Collection[str]) -> list[object]:
     best = group[0]
     in_3d = next((s["record_id"] for s in group if s["record_id"] in viewable), None)
     link = element("a", "Show in 3D", href="#view3d", data_view=in_3d, class_="to3d") if in_3d else Markup("")

@@ -1,22 +1,32 @@
 """Molecules in three dimensions, drawn by 3Dmol.js from the copy that ships with the package: no network is needed.
 
-Rego and Koes, Bioinformatics 31, 1322 (2015), doi:10.1093/bioinformatics/btu829.
+Rego and Koes, Bioinformatics 31, 1322 (2015), doi:10.1093/bioinformatics/btu829. The moving parts are in
+static/view.js, for reports and notebooks alike; bonds are those of the molecule, never guessed from distances.
 """
 
 import base64
+import gzip
+import hashlib
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib import resources
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
-from rdkit.Chem import rdMolAlign
 
-MOST_IN_ONE_VIEW: Final = 24
-STYLE: Final = {"stick": {"radius": 0.11, "colorscheme": "Jmol"}, "sphere": {"scale": 0.22, "colorscheme": "Jmol"}}
+import flashrmsd_cy
+from flashrmsd_cy import Molecule
+from sddfkit.viz.page import Markup
+
+Float = NDArray[np.float64]
+
+FIT_LIMIT_S: Final = 1.0
+"""Time for the exact fit of one structure; after it the best fit found so far is taken."""
+_ORDERS: Final = {Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
 
 
 class MissingScriptError(FileNotFoundError):
@@ -31,6 +41,30 @@ def script() -> str:
     return text.replace("</script", "<\\/script")
 
 
+def mount_script() -> str:
+    """Return the script that, after `script`, gives a page `sddfkitMount(root)`."""
+    return f"window.sddfkitMount = {_static('view.js').strip()}($3Dmol);"
+
+
+@lru_cache(maxsize=1)
+def library() -> tuple[str, str]:
+    """Return (key, both scripts as base64 of gzip): a view carries them along, a page runs the first copy of a key.
+
+    The scripts run in a scope of their own: another 3Dmol.js on the page, or a module loader, is left alone.
+    """
+    wrapped = f"""const other = window.$3Dmol;
+(function (define, module, exports) {{
+{script()}
+}}).call({{}});
+const own = window.$3Dmol;
+if (other) window.$3Dmol = other;
+const mount = {_static("view.js").strip()}(own);
+return mount;
+"""
+    packed = gzip.compress(wrapped.encode(), compresslevel=9, mtime=0)
+    return hashlib.sha256(packed).hexdigest()[:12], base64.b64encode(packed).decode()
+
+
 def _static(name: str) -> str:
     file = resources.files("sddfkit.viz") / "static" / name
     if not file.is_file():
@@ -41,8 +75,8 @@ def _static(name: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def viewer(views: Sequence[Mapping[str, Any]], molblocks: Mapping[str, str]) -> str:
-    """Return the HTML of the report's 3D viewer: stage, picker, and the structures as JSON.
+def viewer(views: Sequence[Mapping[str, Any]], molblocks: Mapping[str, str]) -> Markup:
+    """Return the HTML of the report's 3D viewer, with the structures as JSON.
 
     Parameters
     ----------
@@ -56,61 +90,108 @@ def viewer(views: Sequence[Mapping[str, Any]], molblocks: Mapping[str, str]) -> 
     """
     if missing := [view["record_id"] for view in views if view["record_id"] not in molblocks]:
         raise ValueError(f"no molblock for {len(missing)} of {len(views)} views, the first being {missing[0]}")
-    turned = aligned([molblocks[view["record_id"]] for view in views])
-    structures = [
-        {"id": view["record_id"], "name": view["name"], "caption": view["caption"], "molblock": block}
-        for view, block in zip(views, turned, strict=True)
-    ]
-    options = "".join(
-        f'<option value="{i}">{i + 1}. {html.escape(str(view["name"] or view["record_id"]))}</option>'
-        for i, view in enumerate(views)
-    )
-    # "<" would let a name close the script element; JSON may write it as an escape.
-    data = json.dumps(structures).replace("<", "\\u003c")
-    return f"""<figure class="viewer" id="viewer" tabindex="0" aria-label="3D viewer: left and right arrow keys step">
-<div class="stage" id="viewer-stage" role="img" aria-label="3D structure"></div>
-<p class="note" id="viewer-missing" hidden>This browser offers no WebGL, so the 3D structures cannot be drawn here;
-everything else in this report is complete.</p>
-<div class="controls" id="viewer-controls">
-<button type="button" id="viewer-previous" aria-label="previous structure">← Previous</button>
-<label class="picker"><span class="visually-hidden">Structure</span><select id="viewer-pick">{options}</select></label>
-<button type="button" id="viewer-next" aria-label="next structure">Next →</button>
-<span class="muted" id="viewer-position"></span>
-<span class="spacer"></span>
-<label><input type="checkbox" id="viewer-labels"> Label heteroatoms</label>
-<label><input type="checkbox" id="viewer-spin"> Spin</label>
-<button type="button" id="viewer-reset">Reset view</button>
-</div>
-<figcaption id="viewer-caption" aria-live="polite"></figcaption>
-<noscript><p class="note">The 3D view needs JavaScript.</p></noscript>
-</figure>
-<script type="application/json" id="viewer-structures">{data}</script>"""
-
-
-def aligned(molblocks: Sequence[str]) -> list[str]:
-    """Turn structures for looking at: longest axis across, conformers of one molecule on top of each other.
-
-    Only rotations and translations: every distance stays. A conformer is fitted by its heavy atoms to the first
-    structure with the same atoms and bonds, so that stepping through shows what differs.
-    """
-    first: dict[tuple[Any, ...], Chem.Mol] = {}
-    turned = []
-    for i, block in enumerate(molblocks):
+    mols = []
+    for i, view in enumerate(views):
+        block = molblocks[view["record_id"]]
         mol = Chem.MolFromMolBlock(block, removeHs=False, sanitize=False)
         if mol is None:
             raise ValueError(f"RDKit cannot read the molblock of structure {i}: {block.splitlines()[:1]}")
+        mols.append(mol)
+    data = scene(
+        mols,
+        titles=[str(view["name"] or view["record_id"]) for view in views],
+        captions=[str(view["caption"]) for view in views],
+        ids=[str(view["record_id"]) for view in views],
+    )
+    return stage(data, "The 3D view needs JavaScript.")
+
+
+def scene(
+    mols: Sequence[Chem.Mol],
+    *,
+    titles: Sequence[str],
+    captions: Sequence[str],
+    ids: Sequence[str] | None = None,
+    overlay: bool = False,
+    align: bool = True,
+) -> dict[str, Any]:
+    """Return what static/view.js draws, JSON-able: graphs once, then for each structure its graph and coordinates.
+
+    Parameters
+    ----------
+    mols : molecules with one conformer each, Å.
+    titles, captions : what stands under each.
+    ids : by which a page may ask for a structure.
+    overlay : whether all are drawn at once.
+    align : turn the structures for looking, see `aligned`.
+    """
+    graphs = list(dict.fromkeys(map(_graph, mols)))
+    positions = aligned(mols) if align else [mol.GetConformer().GetPositions() for mol in mols]
+    frames = [
+        {"title": title, "caption": caption, "graph": graphs.index(_graph(mol)), "xyz": np.round(x, 3).ravel().tolist()}
+        for mol, x, title, caption in zip(mols, positions, titles, captions, strict=True)
+    ]
+    for frame, identity in zip(frames, ids or (), strict=ids is not None):
+        frame["id"] = identity
+    first = {graphs.index(_graph(mol)): mol for mol in reversed(mols)}
+    drawn = [
+        {"elements": [atom.GetSymbol() for atom in first[i].GetAtoms()], "bonds": _bonds(first[i])}
+        for i in range(len(graphs))
+    ]
+    return {"graphs": drawn, "frames": frames, "overlay": overlay}
+
+
+def stage(
+    data: Mapping[str, Any], note: str, *, height: int | None = None, inner: str = "", **attributes: str
+) -> Markup:
+    """Return the element that static/view.js fills.
+
+    Parameters
+    ----------
+    data : from `scene`.
+    note : what to read where no script runs.
+    height : of the drawing, pixels.
+    inner : further HTML inside.
+    attributes : of the element.
+    """
+    # "<" would let a name close the script element; JSON may write it as an escape.
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    given = "".join(f' {name.replace("_", "-")}="{html.escape(value)}"' for name, value in attributes.items())
+    style = f' style="--height: {height}px"' if height else ""
+    # JupyterLab keeps its shortcuts for itself where lm-suppress-shortcuts is set.
+    return Markup(
+        f'<div class="sddfkit view" tabindex="0" role="group" aria-label="3D view: left and right arrow keys step" '
+        f'data-lm-suppress-shortcuts="true"{given}{style}>{inner}'
+        f'<p class="view-note">{html.escape(note)}</p>'
+        f'<script type="application/json" class="view-data">{text}</script></div>'
+    )
+
+
+def aligned(mols: Sequence[Chem.Mol]) -> list[Float]:
+    """Return positions (n, 3) in Å, turned for looking: longest axis across, conformers on top of each other.
+
+    Only rotations and translations: every distance stays. A conformer is fitted to the first structure with the same
+    atoms and bonds, by the exact symmetry-corrected RMSD of the heavy atoms (of all, if fewer than three are heavy).
+    """
+    first: dict[tuple[Any, ...], tuple[Molecule, list[int], Float]] = {}
+    turned: list[Float] = []
+    for mol in mols:
+        x = mol.GetConformer().GetPositions()
         graph = _graph(mol)
-        heavy = [(a.GetIdx(), a.GetIdx()) for a in mol.GetAtoms() if a.GetAtomicNum() > 1]
-        if graph in first and len(heavy) > 2:
-            rdMolAlign.AlignMol(mol, first[graph], atomMap=heavy)
+        if graph in first:
+            molecule, atoms, reference = first[graph]
+            fit = flashrmsd_cy.rmsd(reference[atoms], x[atoms], molecule, align=True, time_limit_s=FIT_LIMIT_S)
+            x = x @ fit.rotation.T + fit.translation
         else:
-            mol.GetConformer().SetPositions(_along_axes(mol.GetConformer().GetPositions()))
-        first.setdefault(graph, mol)
-        turned.append(Chem.MolToMolBlock(mol, kekulize=False, forceV3000="V3000" in block))
+            x = _along_axes(x)
+            heavy = [atom.GetIdx() for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1]
+            atoms = heavy if len(heavy) > 2 else list(range(mol.GetNumAtoms()))
+            first[graph] = (_part(mol, atoms), atoms, x)
+        turned.append(x)
     return turned
 
 
-def _along_axes(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+def _along_axes(positions: Float) -> Float:
     """Return (n, 3) positions about their centre, turned so that they spread most along x and least along z."""
     centred = positions - positions.mean(axis=0)
     axes = np.linalg.svd(centred, full_matrices=True)[2]
@@ -124,37 +205,18 @@ def _graph(mol: Chem.Mol) -> tuple[Any, ...]:
     return tuple(atom.GetAtomicNum() for atom in mol.GetAtoms()), tuple(bonds)
 
 
-def show(mol_or_mols: Chem.Mol | Iterable[Chem.Mol], *, width: int = 640, height: int = 420) -> Any:
-    """Return a py3Dmol view for a notebook, drawn by the packaged script: it works offline.
+def _part(mol: Chem.Mol, atoms: Sequence[int]) -> Molecule:
+    place = {atom: i for i, atom in enumerate(atoms)}
+    ends = ((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds())
+    bonds = [(place[i], place[j]) for i, j in ends if i in place and j in place]
+    return Molecule([mol.GetAtomWithIdx(i).GetAtomicNum() for i in atoms], bonds)
 
-    Several structures stand side by side and turn together; a Mol with several conformers counts as several.
 
-    Parameters
-    ----------
-    mol_or_mols : RDKit molecule(s) with 3D conformers.
-    width, height : size of the whole view in pixels.
-
-    Raises
-    ------
-    ValueError
-        No conformer at all, or more than 24.
-    """
-    import py3Dmol
-
-    mols = [mol_or_mols] if isinstance(mol_or_mols, Chem.Mol) else list(mol_or_mols)
-    blocks = [Chem.MolToMolBlock(mol, confId=c.GetId(), kekulize=True) for mol in mols for c in mol.GetConformers()]
-    if not 0 < len(blocks) <= MOST_IN_ONE_VIEW:
-        raise ValueError(
-            f"show() draws 1 to {MOST_IN_ONE_VIEW} conformers and was given {len(blocks)} in {len(mols)} molecule(s): "
-            + ("embed them first" if not blocks else "pick some of them")
-        )
-    columns = min(len(blocks), 4 if len(blocks) > 6 else 3)
-    grid = (-(-len(blocks) // columns), columns)
-    source = "data:text/javascript;base64," + base64.b64encode(script().encode()).decode()
-    view = py3Dmol.view(width=width, height=height, viewergrid=grid, js=source)
-    for i, block in enumerate(aligned(blocks)):
-        view.addModel(block, "sdf", {"keepH": True}, viewer=divmod(i, columns))
-    view.setStyle(STYLE)
-    view.zoomTo()
-    view.zoom(0.9)
-    return view
+def _bonds(mol: Chem.Mol) -> list[list[int]]:
+    """Return (i, j, order) of each bond, rings with alternating bonds where RDKit can place them."""
+    drawn = Chem.Mol(mol)
+    try:
+        Chem.Kekulize(drawn)
+    except Chem.KekulizeException:
+        drawn = mol
+    return [[b.GetBeginAtomIdx(), b.GetEndAtomIdx(), _ORDERS.get(b.GetBondType(), 1)] for b in drawn.GetBonds()]

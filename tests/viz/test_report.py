@@ -178,11 +178,11 @@ def test_text_from_files_is_escaped_everywhere(report, built, tmp_path):
     path = write_report(report, built[1], tmp_path)
     raw = path.read_text(encoding="utf-8")
     assert "<script>alert" not in raw and "<img" not in raw
-    assert raw.count("</script>") == 3, "3Dmol, the structures, our own: no name closes or opens a script"
+    assert raw.count("</script>") == 4, "the structures, 3Dmol, two of our own: no name closes or opens a script"
     html = Page(path)
     assert HOSTILE in html.text
-    structures = next(s for s in html.scripts if s.startswith("[{"))
-    assert json.loads(structures)[0]["caption"] == HOSTILE
+    structures = next(s for s in html.scripts if s.startswith('{"graphs"'))
+    assert json.loads(structures)["frames"][0]["caption"] == HOSTILE
 
 
 def test_run_of_one_round_with_nothing_chosen_and_no_failures(report, tmp_path):
