@@ -23,7 +23,7 @@ from sddfkit.units import EV_TO_KCAL_MOL
 from sddfkit.viz import plots
 from sddfkit.viz.evidence import Fold, arrays, derive, within_molecules
 from sddfkit.viz.report import plain
-from sddfkit.viz.words import number
+from sddfkit.viz.words import count, number
 from sddfkit.workflows.console import say, show_table
 from sddfkit.workflows.predict import Predictions, predict_known, write_csv, write_parquet
 from sddfkit.workflows.split import SPLIT
@@ -167,7 +167,8 @@ def evaluate_run(
             f"{ensemble} has no {SPLIT} beside it, so what it was trained on cannot be told from what is new to it: "
             "train again, or add include_seen=true (the result will say so)"
         )
-    labelled = [record for record in to_records(read_snapshot(snapshot)) if record.energy is not None]
+    records = to_records(read_snapshot(snapshot))
+    labelled = [record for record in records if record.energy is not None]
     fold_of = _folds({record.molecule_id for record in labelled}, split)
     judged = [record for record in labelled if include_seen or fold_of[record.molecule_id] not in SEEN]
     found = predict_known(model, judged)
@@ -183,11 +184,12 @@ def evaluate_run(
         "sddfkit": __version__,
         "split_hash": None if split is None else split.get("hash"),
         "include_seen": include_seen,
-        "seen": sum(fold in SEEN or fold == "unknown" for fold in folds.values()) > 0,
+        "seen": any(fold in SEEN or fold == "unknown" for fold in folds.values()),
         "n_records": len(found.records),
         "n_molecules": len(folds),
         "records_by_fold": dict(Counter(fold_of[record.molecule_id] for record in found.records)),
         "records_left_out_by_fold": dict(left_out),
+        "records_without_label": len(records) - len(labelled),
         "refused": [{"record_id": key, "reason": reason} for key, reason in sorted(found.refused.items())],
         **_numbers(model, found, folds, split, seed),
     }
@@ -239,9 +241,9 @@ def _constitution(smiles: str) -> str:
 
 def _say_what(found: Predictions, folds: Mapping[str, str], left_out: Counter[str], include_seen: bool) -> None:
     for fold, n in sorted(left_out.items()):
-        say(f"left out: {n} conformers of the ensemble's own {fold} fold (include_seen=true keeps them)")
+        say(f"left out: {count(n, 'conformer')} of the ensemble's own {fold} fold (include_seen=true keeps them)")
     if found.refused:
-        say(f"refused: {len(found.refused)} conformers; {next(iter(found.refused.values()))}")
+        say(f"refused: {count(len(found.refused), 'conformer')}; {next(iter(found.refused.values()))}")
     if not found.records:
         raise ValueError("no labelled conformer is left to judge the ensemble on: what was left out stands above")
     seen = Counter(fold for fold in folds.values() if fold in SEEN or fold == "unknown")

@@ -143,7 +143,7 @@ def find_ensemble(run: str, root: Path) -> Path:
                 raise NoSuchRunError(f"{folder} holds no ensemble{_what_it_is(folder)}")
             return found.resolve()
     names = _runs(runs)
-    near = [name for name in names if run in name] or difflib.get_close_matches(run, names)
+    near = [name for name in names if run in name] or difflib.get_close_matches(run, [LATEST, *names])
     hint = f"; did you mean run={near[0]}?" if near else ""
     there = f"the runs with an ensemble are {', '.join(names[:SHOWN])}" if names else "no run there has an ensemble"
     more = f" and {len(names) - SHOWN} older ones" if len(names) > SHOWN else ""

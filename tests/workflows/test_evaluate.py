@@ -149,7 +149,9 @@ def test_scaffolds_of_training_molecules_are_counted(finished_run, tmp_path):
 
 def test_labels_without_forces_judge_energies(finished_run, evaluation, tmp_path):
     records = [r._replace(forces=None) for r in to_records(read_snapshot(own_snapshot(finished_run / "ensemble")))]
-    found = judged(finished_run / "ensemble", tmp_path, snapshot=snapshot_of(records, tmp_path / "data"))
+    bare = [r._replace(record_id=f"bare {i}", energy=None, level="") for i, r in enumerate(records)]
+    found = judged(finished_run / "ensemble", tmp_path, snapshot=snapshot_of([*records, *bare], tmp_path / "data"))
+    assert found["records_without_label"] == len(records)
     ensemble, own = found["metrics"]["ensemble"], evaluation[1]["metrics"]["ensemble"]
     assert ensemble["energy_mae_kcal_mol"] == own["energy_mae_kcal_mol"]
     assert ensemble["force_mae_kcal_mol_A"] is None

@@ -202,6 +202,8 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(ensemble, tmp_p
     shutil.copytree(ensemble, tmp_path / "runs" / "2026-01-01-demo" / "ensemble")
     with pytest.raises(NoSuchRunError, match=r"are 2026-01-01-demo; did you mean run=2026-01-01-demo\?"):
         find_ensemble("demo", tmp_path)
+    with pytest.raises(NoSuchRunError, match=r"did you mean run=latest\?"):
+        find_ensemble("lattest", tmp_path)
     (tmp_path / "runs" / "stopped").mkdir()
     with pytest.raises(NoSuchRunError, match=r"stopped holds no ensemble: neither card.json nor"):
         find_ensemble("stopped", tmp_path)
