@@ -1,6 +1,7 @@
 """Several networks that answer together: total energies, forces, and how far the members disagree."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from qcelemental import periodictable
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch_geometric.data import Batch
 
+from sddfkit import __version__
 from sddfkit.data import Record, ReferenceEnergies
 from sddfkit.models.base import EnergyModel
 from sddfkit.models.build import build_net
@@ -20,6 +24,8 @@ from sddfkit.models.graphs import GraphError, GraphStats, graph
 CARD = "card.json"
 MEMBER_CARD = "member.json"
 WEIGHTS = "weights.safetensors"
+UNITS = {"positions": "Å", "energy": "eV", "forces": "eV/Å"}
+_OF_ONE_MACHINE = ("warnings", "mlflow_run_id")
 
 
 class EnsembleError(ValueError):
@@ -58,7 +64,8 @@ class Ensemble:
         Name → network.
     references : ReferenceEnergies
     card : dict
-        Plain JSON; ``card["members"][name]`` holds what rebuilds the member (``net`` with its `_target_`, ``stats``,
+        Plain JSON, true on any machine: versions of sddfkit and torch, ``units``, ``elements``, ``level``;
+        ``card["members"][name]`` holds what rebuilds the member (``net`` with its `_target_`, ``stats``,
         ``seed``) and what its fit reported.
     """
 
@@ -129,13 +136,17 @@ class Ensemble:
                     )
 
     def save(self, folder: str | Path) -> Path:
-        """Write card.json and one <name>.safetensors per member into `folder`; returns the folder."""
+        """Write card.json and one <name>.safetensors per member into `folder`; returns the folder.
+
+        The card comes last, so that a folder without one was not finished.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / CARD).unlink(missing_ok=True)
         for name, net in self.members.items():
-            save_file(net.state_dict(), folder / f"{name}.safetensors")
+            _replace(folder / f"{name}.safetensors", save(net.state_dict()))
         card = {**self.card, "references": self.references.to_dict()}
-        (folder / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+        _replace(folder / CARD, json.dumps(card, indent=1).encode())
         return folder
 
     @classmethod
@@ -145,7 +156,7 @@ class Ensemble:
         Raises
         ------
         EnsembleError
-            When the folder holds no ensemble, or a part of it is missing.
+            When the folder holds no ensemble, a part of it is missing, or a network's code cannot be imported.
         """
         folder = Path(folder)
         card = _read_card(folder / CARD, "an ensemble as written by Ensemble.save")
@@ -172,19 +183,44 @@ class Ensemble:
             for folder, entry in zip(folders, entries, strict=True)
         }
         references = ReferenceEnergies.from_dict(entries[0]["references"])
-        return cls(members, references, {**card, "members": dict(zip(names, entries, strict=True))})
+        # What a fit met on its machine stays there: a card says nothing that is untrue elsewhere.
+        told = {entry["name"]: {k: v for k, v in entry.items() if k not in _OF_ONE_MACHINE} for entry in entries}
+        elements = set.intersection(*(set(net.stats.elements) for net in members.values()))
+        about = {
+            "sddfkit": __version__,
+            "torch": torch.__version__,
+            "units": UNITS,
+            "elements": [periodictable.to_E(z) for z in sorted(elements)],
+            "level": entries[0].get("level"),
+        }
+        return cls(members, references, {**about, **card, "members": told})
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def _read_card(path: Path, what: str) -> dict[str, Any]:
     if not path.is_file():
         raise EnsembleError(f"{path.parent} holds no {path.name}: it is not {what}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EnsembleError(f"{path} is damaged ({error}); copy the folder again, or train again") from error
 
 
 def _load_net(weights: Path, entry: Mapping[str, Any]) -> EnergyModel:
     if not weights.is_file():
         raise EnsembleError(f"the weights {weights} are missing")
-    net = build_net(entry["net"], GraphStats.from_dict(entry["stats"]), entry["seed"])
-    state = load_file(weights)
+    try:
+        net = build_net(entry["net"], GraphStats.from_dict(entry["stats"]), entry["seed"])
+    except ValueError as error:
+        raise EnsembleError(f"the member {weights.stem} of {weights.parent} cannot be rebuilt: {error}") from error
+    try:
+        state = load_file(weights)
+    except SafetensorError as error:
+        raise EnsembleError(f"{weights} is damaged ({error}); copy the folder again, or train again") from error
     net.to(next(iter(state.values())).dtype).load_state_dict(state)
     return net.eval()

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from safetensors.torch import save_file
 from torch_geometric.data import Data
 
-from sddfkit.data import ReferenceEnergies, to_records
+from sddfkit.data import Record, ReferenceEnergies, to_records
 from sddfkit.models.build import build, build_net
 from sddfkit.models.ensemble import MEMBER_CARD, WEIGHTS
 from sddfkit.models.graphs import GraphStats, graph, graph_stats
@@ -74,7 +74,7 @@ def fit_member(job: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        What stands in ``folder/member.json``: name, net, stats, seed, references, job_hash, best_epoch, epochs,
+        What stands in ``folder/member.json``: name, net, stats, seed, references, level, job_hash, best_epoch, epochs,
         metrics (of the best epoch, eV and eV/Å), wall_s (of all parts of the fit), mlflow_run_id, versions, warnings
         (what went wrong with checkpoints or MLflow, which never ends a fit). Beside it lies ``weights.safetensors``.
         A folder that is finished for the same job is returned as it is.
@@ -144,8 +144,9 @@ def _fit(
     settings = job["trainer"]
     references = ReferenceEnergies.from_dict(job["references"])
     cutoff = float(job["net"]["cutoff"])
-    train = _graphs(Path(job["train_records"]), cutoff, references)
-    validation = _graphs(Path(job["validation_records"]), cutoff, references)
+    records = _records(Path(job["train_records"]))
+    train = _graphs(records, cutoff, references)
+    validation = _graphs(_records(Path(job["validation_records"])), cutoff, references)
     stats = GraphStats.from_dict(job["stats"]) if job.get("stats") else graph_stats(train)
     net = build_net(job["net"], stats, int(job["seed"]))
     data = GraphDataModule(train, validation, batch_size=settings["batch_size"], seed=int(job["seed"]))
@@ -179,6 +180,7 @@ def _fit(
         "stats": stats.to_dict(),
         "seed": int(job["seed"]),
         "references": references.to_dict(),
+        "level": records[0].level if records else None,
         "train_size": len(train),
         "best_epoch": best.best_epoch,
         "epochs": len(module.history),
@@ -210,19 +212,26 @@ def _train(trainer: pl.Trainer, module: EnergyModule, data: GraphDataModule, che
             raise
 
 
-def _graphs(path: Path, cutoff: float, references: ReferenceEnergies) -> list[Data]:
-    """Graphs of a record file, reference energies removed in float64."""
+def _records(path: Path) -> list[Record]:
+    """The labelled records of a file."""
     if path.suffix == ".parquet":
         table = pq.read_table(path)
     else:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
-    graphs = []
-    for record in to_records(table):
+    records = to_records(table)
+    for record in records:
         if record.energy is None:
             raise FitError(f"{path}: record {record.record_id} ({record.smiles}) has no energy")
-        energy = record.energy - references.total(record.atomic_numbers)
-        data = graph(record, cutoff, energy=energy)
+    return records
+
+
+def _graphs(records: Sequence[Record], cutoff: float, references: ReferenceEnergies) -> list[Data]:
+    """Graphs of labelled records, reference energies removed in float64."""
+    graphs = []
+    for record in records:
+        assert record.energy is not None
+        data = graph(record, cutoff, energy=record.energy - references.total(record.atomic_numbers))
         if record.forces is None:
             data.forces = torch.full_like(data.pos, torch.nan)
         graphs.append(data)

@@ -59,13 +59,14 @@ class MemberRun:
         self._next = 0.0
         self._written = 0
         self._certain = False  # whether what is in the database is known to be what was written here
-        self._times: dict[int, int] = {}
+        self._opened = int(time.time() * 1000)
+        self._times: dict[int, int] = {}  # ends of the epochs of this process, ms
         with self._forgiven():
             self._open()
 
     def log(self, history: Sequence[Mapping[str, float]]) -> None:
         """Log the rows of a growing history that are new, if it is time again."""
-        self._times[len(history) - 1] = int(time.time() * 1000)
+        self._times[int(history[-1]["epoch"])] = int(time.time() * 1000)
         if time.monotonic() >= self._next:
             self._log(history, {})
 
@@ -118,7 +119,8 @@ class MemberRun:
 
     def _row(self, row: Mapping[str, float]) -> list[Metric]:
         epoch = int(row["epoch"])
-        return metrics_of({key: value for key, value in row.items() if key != "epoch"}, epoch, self._times.get(epoch))
+        timestamp = self._times.get(epoch, self._opened)
+        return metrics_of({key: value for key, value in row.items() if key != "epoch"}, epoch, timestamp)
 
     @contextmanager
     def _forgiven(self) -> Iterator[None]:

@@ -28,7 +28,7 @@ class ParentRun:
     """The parent run of a job, open as long as the context.
 
     Once it is open, nothing that MLflow does ends the job: what cannot be written is tried again with the next that
-    is, and at the end; what is left then is said in :attr:`warnings`.
+    is, and at the end; :attr:`warnings` says what went wrong.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class ParentRun:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         status = "FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        self._write(lambda: self.client.set_terminated(self.run_id, status))
+        self._write(lambda: self.client.set_terminated(self.run_id, status), first=True)
 
     def for_members(self) -> dict[str, Any]:
         """Return what :func:`sddfkit.training.fit.fit_member` needs to log below this run."""
@@ -109,17 +109,19 @@ class ParentRun:
 
         self._write(write)
 
-    def _write(self, action: Callable[[], None]) -> None:
-        """Do what is waiting, in order; what fails waits on."""
-        self._pending.append(action)
+    def _write(self, action: Callable[[], None], *, first: bool = False) -> None:
+        """Do what is waiting; what fails goes to the end, and waits there with the rest for the next call."""
+        self._pending.insert(0 if first else len(self._pending), action)
         try:
             while self._pending:
                 with tracking_errors(self.settings["tracking_uri"]):
                     self._pending[0]()
                 del self._pending[0]
         except TrackingError as error:
-            _log.warning("%s; the job goes on, and this is tried again", error)
-            self.warnings.append(str(error))
+            self._pending.append(self._pending.pop(0))
+            if str(error) not in self.warnings:
+                _log.warning("%s; the job goes on, and this is tried again", error)
+                self.warnings.append(str(error))
 
     def _member_logger(
         self, run_id: str | None, name: str, errors: Mapping[str, float], step: int

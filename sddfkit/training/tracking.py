@@ -153,7 +153,7 @@ def find_run(client: MlflowClient, run_id: str) -> Run | None:
 
 
 def runs_with_tags(client: MlflowClient, experiment_id: str, tags: Mapping[str, str | None]) -> list[Run]:
-    """Return the runs of an experiment that have these tags, the newest first; those with the value None count not."""
+    """Return the runs of an experiment that have these tags, the newest first (None: without this tag)."""
     # MLflow's filter knows no escapes: what holds both quotes is compared here alone.
     marks = {key: '"' if "'" in value else "'" for key, value in tags.items() if value is not None}
     terms = [f"tags.`{key}` = {mark}{tags[key]}{mark}" for key, mark in marks.items() if mark not in str(tags[key])]
@@ -233,8 +233,12 @@ def _make(database: Path, artifacts: str) -> None:
         stale.unlink()
     part = database.with_name(f"{database.name}.{os.getpid()}.part")
     try:
-        store = SqlAlchemyStore(f"{_PREFIX}{part}", Path(artifacts).absolute().as_uri())
-        store.engine.dispose()
+        try:
+            SqlAlchemyStore(f"{_PREFIX}{part}", Path(artifacts).absolute().as_uri())
+        finally:
+            engine = SqlAlchemyStore._engine_map.pop(f"{_PREFIX}{part}", None)
+            if engine is not None:
+                engine.dispose()
         part.replace(database)
     finally:
         for left in (part, part.with_name(f"{part.name}-journal")):

@@ -1,13 +1,20 @@
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 from rdkit import Chem
 from rdkit.Chem import AllChem
+from safetensors.torch import save_file
 
-from sddfkit.data import Record, ReferenceEnergies, conformer_records, to_records
+from sddfkit import __version__
+from sddfkit.data import Record, ReferenceEnergies, conformer_records, from_records, to_records
 from sddfkit.models import Ensemble, EnsembleError, GraphError, graph, graph_stats
 from sddfkit.models.build import build_net
 
@@ -78,6 +85,80 @@ def test_save_and_load_round_trip(tmp_path: Path) -> None:
     loaded = Ensemble.load(saved.save(tmp_path / "deep" / "folder"))
     assert list(loaded.members) == ["m0", "m1", "m2"]
     assert np.array_equal(loaded.predict(RECORDS).member_energies, saved.predict(RECORDS).member_energies)
+
+
+def member(folder: Path, name: str, target: str, references: ReferenceEnergies) -> Path:
+    """A finished member's folder, as `fit_member` leaves it."""
+    config = {"_target_": target, "width": 8, "layers": 1, "cutoff": 5.0}
+    stats = graph_stats([graph(r, 5.0) for r in RECORDS])
+    card = {
+        "name": name, "net": config, "stats": stats.to_dict(), "seed": 1, "references": references.to_dict(),
+        "level": "wB97X/6-31G*", "mlflow_run_id": "0" * 32, "warnings": [f"{folder}/checkpoint.ckpt is damaged"],
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "member.json").write_text(json.dumps(card))
+    save_file(build_net(config, stats, 1).state_dict(), folder / "weights.safetensors")
+    return folder
+
+
+FRESH = """
+import json, sys
+import numpy as np
+from sddfkit.data import to_records
+from sddfkit.models import Ensemble
+import pyarrow.parquet as pq
+ensemble = Ensemble.load(sys.argv[1])
+energies = ensemble.predict(to_records(pq.read_table(sys.argv[2]))).member_energies
+print(json.dumps([ensemble.card, energies.tolist(), ensemble.references.to_dict()]))
+"""
+
+
+def test_a_copied_folder_is_all_that_another_machine_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "here" / "mine"
+    own.mkdir(parents=True)
+    (own / "own_net.py").write_text("from sddfkit.models import GEN\nclass Own(GEN):\n    pass\n")
+    monkeypatch.syspath_prepend(own)
+    odd = ReferenceEnergies({1: -13.6 - 1 / 3, 6: np.nextafter(-1030.0, 0), 8: -2040.0 / 0.7}, "made up")
+    folders = [
+        member(tmp_path / "here" / name, name, target, odd)
+        for name, target in (("gen", "sddfkit.models.gen.GEN"), ("own", "own_net.Own"))
+    ]
+    ensemble = Ensemble.from_members(folders, n_train=3)
+    saved = ensemble.save(tmp_path / "here" / "ensemble")
+    text = (saved / "card.json").read_text()
+    assert "/" not in text.replace("eV/\\u00c5", "").replace("wB97X/6-31G*", "")
+    pq.write_table(from_records(RECORDS), tmp_path / "records.parquet")
+
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(saved, elsewhere / "copy")
+    command = [sys.executable, "-c", FRESH, "copy", str(tmp_path / "records.parquet")]
+    (tmp_path / "here" / "mine").rename(elsewhere / "code")
+    shutil.rmtree(tmp_path / "here")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    failed = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert "EnsembleError: the member own of copy cannot be rebuilt" in failed.stderr
+    assert "install the package own_net, or put the folder that holds own_net.py or own_net/ on PYTHONPATH" in (
+        failed.stderr.replace("\n", " ")
+    )
+    environment["PYTHONPATH"] = "code"
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True)
+    card, energies, references = json.loads(done.stdout.splitlines()[-1])
+    assert np.array_equal(energies, ensemble.predict(RECORDS).member_energies)
+    assert references == odd.to_dict()
+    assert card["units"] == {"positions": "Å", "energy": "eV", "forces": "eV/Å"}
+    assert (card["level"], card["elements"], card["n_train"]) == ("wB97X/6-31G*", ["H", "C", "O"], 3)
+    assert (card["sddfkit"], card["torch"]) == (__version__, torch.__version__)
+
+
+def test_damaged_folders_are_explained(tmp_path: Path) -> None:
+    folder = ensemble().save(tmp_path)
+    weights = (folder / "m1.safetensors").read_bytes()
+    (folder / "m1.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(EnsembleError, match=r"m1\.safetensors is damaged .*copy the folder again"):
+        Ensemble.load(folder)
+    (folder / "card.json").write_text("{")
+    with pytest.raises(EnsembleError, match=r"card\.json is damaged"):
+        Ensemble.load(folder)
 
 
 def test_wrong_folders_are_explained(tmp_path: Path) -> None:

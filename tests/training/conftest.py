@@ -1,5 +1,6 @@
 """A small labelled data set with an exact, cheap energy: springs between bonded atoms."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from sddfkit.data import Record, ReferenceEnergies, conformer_records, from_records, to_records
+from sddfkit.training.tracking import open_experiment
 
 REFERENCES = ReferenceEnergies({1: -13.6, 6: -1030.0, 8: -2040.0}, "made up")
 
@@ -33,6 +35,25 @@ def labelled(smiles: str, seed: int) -> Record:
 @pytest.fixture(scope="session")
 def springs() -> list[Record]:
     return [labelled(smiles, seed) for seed in range(1, 5) for smiles in ("CO", "C=O", "CC")]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow without experiments of ours: making one takes a second."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    open_experiment(f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts"), "none")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def tracking(empty_database: Path, tmp_path: Path) -> dict:
+    """Settings of MLflow, with a database that is there."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return {
+        "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
+        "artifacts": str(tmp_path / "artifacts"),
+        "experiment": "test",
+    }
 
 
 @pytest.fixture

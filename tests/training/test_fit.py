@@ -5,12 +5,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from sddfkit.data import Record, from_records
 from sddfkit.models import Ensemble, GraphError
 from sddfkit.training import FitError, fit_member, job_hash
+from sddfkit.training.tracking import open_experiment
 
 
 def weights(folder: str) -> dict[str, torch.Tensor]:
@@ -50,23 +50,57 @@ def test_a_changed_job_is_another_job(fit_job: dict, springs: list[Record]) -> N
     assert job_hash(fit_job) != digest
 
 
-def test_a_fit_is_a_nested_run_with_parameters_and_metrics_per_epoch(fit_job: dict, tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    client = MlflowClient(uri)
-    experiment = client.create_experiment("springs", artifact_location=str(tmp_path / "artifacts"))
+def test_the_code_of_a_network_of_ones_own_belongs_to_the_job(
+    fit_job: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    base, net, loss = (tmp_path / f"own_{name}.py" for name in ("base", "net", "loss"))
+    base.write_text("from sddfkit.models import GEN\nclass Base(GEN):\n    pass\n")
+    net.write_text("from own_base import Base\nclass Net(Base):\n    pass\n")
+    loss.write_text("def squared(a, b):\n    return ((a - b) ** 2).mean()\nclass Loss:\n    __call__ = squared\n")
+    fit_job["net"] |= {"_target_": "own_net.Net"}
+    digests = {job_hash(fit_job)}
+    fit_job["module"] |= {"loss": {"_target_": "own_loss.Loss"}}
+    digests.add(job_hash(fit_job))
+    for path in (base, net, loss):
+        path.write_text(path.read_text() + "# other code\n")
+        digests.add(job_hash(fit_job))
+    assert len(digests) == 5
+    with pytest.raises(ValueError, match=r"own_nett.*on PYTHONPATH"):
+        fit_member({**fit_job, "net": {**fit_job["net"], "_target_": "own_nett.Net"}})
+
+
+def test_a_fit_that_diverges_says_so(fit_job: dict) -> None:
+    fit_job["module"] |= {"optimizer": {"_target_": "torch.optim.SGD", "lr": 1e30}, "scheduler": None}
+    fit_job["trainer"] |= {"clip": None}
+    with pytest.raises(FitError, match="'gen' was never finite; lower the learning rate"):
+        fit_member(fit_job)
+
+
+def test_a_fit_is_a_nested_run_with_parameters_and_metrics_per_epoch(fit_job: dict, tracking: dict) -> None:
+    client, experiment = open_experiment(**tracking)
     parent = client.create_run(experiment).info.run_id
     fit_job["trainer"] |= {"max_epochs": 3}
-    fit_job["mlflow"] = {
-        "tracking_uri": uri, "experiment": "springs", "parent_run_id": parent, "run_name": "gen 0", "tags": {"round": 0}
-    }  # fmt: skip
+    fit_job["mlflow"] = {**tracking, "parent_run_id": parent, "run_name": "gen 0", "tags": {"round": 0}}
     card = fit_member(fit_job)
     run = client.get_run(card["mlflow_run_id"])
     assert run.info.status == "FINISHED"
+    assert run.info.run_name == "gen 0"
     assert run.data.tags["mlflow.parentRunId"] == parent
     assert run.data.tags["round"] == "0"
     assert run.data.params["net/width"] == "16"
     history = client.get_metric_history(run.info.run_id, "validation/loss")
     assert [metric.step for metric in history] == [0, 1, 2]
+    assert card["warnings"] == []
+
+
+def test_a_fit_that_fails_is_a_failed_run(fit_job: dict, tracking: dict) -> None:
+    fit_job["module"] |= {"optimizer": {"_target_": "torch.optim.SGD", "lr": -1.0}}
+    fit_job["mlflow"] = tracking
+    with pytest.raises(ValueError, match="learning rate"):
+        fit_member(fit_job)
+    client, experiment = open_experiment(**tracking)
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FAILED"]
 
 
 def test_early_stopping_and_unsuitable_jobs(fit_job: dict, springs: list[Record]) -> None:
