@@ -240,7 +240,11 @@ class Cluster:
         if self.connection_file is not None:
             return
         if self._cluster is not None:
+            for name, engines in list(self._cluster.engines.items()):
+                if engines.state == "before":  # it could not be started, so there is nothing that could be stopped
+                    del self._cluster.engines[name]
             _run_within(STOP_LIMIT_S, self._cluster.stop_cluster)
+            self._cluster.shutdown_atexit = False  # it was tried; ipyparallel would try again at the end of the process
             self._cluster = None
         if read_owner(self.folder) != Owner.me():
             return
