@@ -15,6 +15,7 @@ from flashrmsd_cy._reference import all_mappings, in_place, kabsch
 from flashrmsd_cy.errors import FormatError, NotIsomorphicError, RMSDError, SearchLimitError
 
 Float = NDArray[np.float64]
+NAIVE_ATOMS = 900  # it calls itself once for each atom
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,8 @@ class Comparer:
 
     def _naive(self, a: _Graph, x: Float, b: _Graph, y: Float) -> Outcome:
         """Every mapping, one by one. Atoms of a are taken along bonds, or a few dozen would already be too many."""
+        if len(a.elements) > NAIVE_ATOMS:
+            raise RMSDError(f"the naive search takes at most {NAIVE_ATOMS} atoms, here are {len(a.elements)}")
         walk = _along_bonds(len(a.elements), a.bonds)
         step = {atom: index for index, atom in enumerate(walk)}
         elements = [a.elements[atom] for atom in walk]

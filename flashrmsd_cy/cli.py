@@ -1,5 +1,6 @@
 """The command ``flashrmsd``: arguments and help. NumPy is loaded when there is something to compute, not before."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -81,9 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("flashrmsd: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe went away; nothing may be written to it at exit either.
-        sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
+    except OSError as error:
+        # A pipe whose reader went away is no news, a full disk is. Nothing may be written at exit either.
+        if not isinstance(error, BrokenPipeError):
+            print(f"flashrmsd: the output could not be written: {error.strerror or error}", file=sys.stderr)
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
         return 2
     return code
 

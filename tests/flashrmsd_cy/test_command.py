@@ -348,6 +348,20 @@ def test_reference_values(command, name):
                     assert matrix[int(row["i"]), int(row["j"])] == pytest.approx(float(row[column]), abs=1e-5)
 
 
+def test_the_naive_search_says_what_is_too_large(command, tmp_path, write):
+    (tmp_path / "a.sdf").write_text(write.v3000(["C"] * 1000, np.zeros((1000, 3)), []))
+    code, out, err = command(tmp_path / "a.sdf", tmp_path / "a.sdf", "-n")
+    assert (code, out) == (2, "inf\n") and "at most 900 atoms, here are 1000" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, the disk that is always full")
+def test_a_full_disk(acetate):
+    with Path("/dev/full").open("wb") as full:
+        program = [sys.executable, "-m", "flashrmsd_cy", *acetate]
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("flashrmsd: the output could not be written: No space left")
+
+
 def test_standard_input_and_a_closed_pipe(acetate):
     path, template = acetate
     program = [sys.executable, "-m", "flashrmsd_cy"]

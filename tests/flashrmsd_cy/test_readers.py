@@ -280,6 +280,27 @@ def test_empty_records_and_bytes_at_random(tmp_path):
     assert all(record.problem for record in read(tmp_path / "b.sdf"))
 
 
+@given(st.sampled_from(sorted(GOOD)), st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=6)), max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_mutated_files_are_read_or_refused(tmp_path_factory, write, form, changes):
+    body = getattr(write, form)(*ETHANOL).encode() * 2
+    for place, piece in changes:
+        body = body[:place] + piece + body[place + len(piece) // 2 :]
+    path = tmp_path_factory.getbasetemp() / f"mutated{GOOD[form]}"
+    path.write_bytes(body)
+    try:
+        records = read(path)
+    except FormatError:
+        return
+    for record in records:
+        if record.problem:
+            assert record.topology is None
+        else:
+            n = len(record.topology.elements)
+            assert len(record.positions) == 3 * n and np.isfinite(record.positions).all()
+            assert all(0 <= i < j < n for i, j, _ in record.topology.bonds)
+
+
 def test_the_text_decides_where_the_suffix_says_nothing(tmp_path, write):
     for form in GOOD:
         (tmp_path / form).write_text(getattr(write, form)(*ETHANOL))
