@@ -10,6 +10,10 @@ YAML each in ``conf/level``).
     result = compute(job)
     values = extract(result, ["energy", "forces", "dipole"])
 
+A program or an observable of one's own is one file on PYTHONPATH; its dotted path (``mine.toy.ToyHarness``,
+``mine.toy.CHARGES``) stands wherever a name does. `refusal` says before there are positions why a molecule cannot be
+computed.
+
 Arrays and units
 ----------------
 ``positions``
@@ -25,19 +29,25 @@ limits on time and memory: that is what an engine of a batch calls.
 
 from sddfkit.qc.atoms import GROUND_STATE_MULTIPLICITY, atom_input
 from sddfkit.qc.compute import compute
-from sddfkit.qc.inputs import InputError, atomic_input, content_key
-from sddfkit.qc.levels import ChosenProgram, Level, ProgramMissingError
-from sddfkit.qc.properties import extract
+from sddfkit.qc.errors import ProgramBrokenError, ProgramMissingError
+from sddfkit.qc.harnesses import harness
+from sddfkit.qc.inputs import InputError, atomic_input, content_key, refusal
+from sddfkit.qc.levels import ChosenProgram, Level
+from sddfkit.qc.properties import extract, property_named
 
 __all__ = [
     "GROUND_STATE_MULTIPLICITY",
     "ChosenProgram",
     "InputError",
     "Level",
+    "ProgramBrokenError",
     "ProgramMissingError",
     "atom_input",
     "atomic_input",
     "compute",
     "content_key",
     "extract",
+    "harness",
+    "property_named",
+    "refusal",
 ]

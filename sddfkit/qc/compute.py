@@ -9,7 +9,7 @@ import qcengine
 from qcelemental.models.v2 import AtomicInput, AtomicResult, FailedOperation
 
 from sddfkit.qc.errors import error_type, failure
-from sddfkit.qc.harnesses import register
+from sddfkit.qc.harnesses import harness, register
 from sddfkit.qc.inputs import InputError, check_input
 from sddfkit.qc.levels import RESOURCES
 
@@ -39,9 +39,8 @@ def compute(atomic_input: AtomicInput) -> AtomicResult | FailedOperation:
     resources = atomic_input.specification.extras.get(RESOURCES, {})
     task = {"ncores": int(resources.get("threads", 1)), "memory": float(resources.get("memory_gib", 2.0)), "retries": 0}
     try:
-        outcome = qcengine.compute(
-            atomic_input, atomic_input.specification.program, task_config=task, raise_error=False, return_version=2
-        )
+        name = harness(atomic_input.specification.program).name
+        outcome = qcengine.compute(atomic_input, name, task_config=task, raise_error=False, return_version=2)
     except Exception as error:  # a batch must not stop for one molecule, whatever the program did
         logger.exception("QCEngine raised for %s", atomic_input)
         return failure(atomic_input, "unknown", f"{error!r}\n{traceback.format_exc()}")

@@ -1,4 +1,4 @@
-"""The seven words that say what went wrong with a calculation, and the exception that carries one of them.
+"""The seven words that say what went wrong with a calculation, and the exceptions.
 
 The word decides what happens next (:mod:`sddfkit.factory.retry`): an ``input`` stays wrong however often it is tried,
 ``killed`` is worth one more try, ``disk`` and ``unknown`` say more about the machine than about the calculation.
@@ -27,6 +27,14 @@ _FROM_QCENGINE: dict[str, ErrorType] = {
     "input": "input",
     "time": "time",
 }
+
+
+class ProgramMissingError(RuntimeError):
+    """No program can compute this level here; the message says how to get one."""
+
+
+class ProgramBrokenError(ProgramMissingError):
+    """A program, or the harness that drives it, is there but does not work; the message says why and what to do."""
 
 
 class CalculationError(QCEngineException):
@@ -63,6 +71,10 @@ def classified_errors(program: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CalculationError("disk", f"{program} could not write its scratch files: {error}") from error
         raise
+    except ImportError as error:
+        raise CalculationError(
+            "unknown", f"{program} is installed but broken: {type(error).__name__}: {error}; install it again"
+        ) from error
 
 
 def error_type(word: str) -> ErrorType:

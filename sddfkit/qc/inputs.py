@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,15 +13,17 @@ from qcelemental import periodictable
 from qcelemental.models.v2 import AtomicInput, AtomicSpecification, Molecule
 
 from sddfkit.qc import basis_sets
+from sddfkit.qc.errors import ProgramMissingError
+from sddfkit.qc.harnesses import HARNESSES, harness
+from sddfkit.qc.harnesses.base import elements_refusal
 from sddfkit.units import BOHR_TO_ANGSTROM
+
+if TYPE_CHECKING:
+    from sddfkit.qc.levels import ChosenProgram, Level
 
 CLOSEST_ANGSTROM: Final = 0.5
 """Atoms nearer than this are refused; the shortest bond there is, H–H, has 0.74 Å."""
 
-SEMIEMPIRICAL: Final = frozenset({"gfn2-xtb", "gfn1-xtb"})
-"""Methods that bring their own basis set."""
-
-_XTB_ELEMENTS: Final = frozenset(range(1, 87))
 _BOHR_PER_KEY_UNIT: Final = 1e-8
 
 
@@ -59,14 +61,17 @@ def atomic_input(
         not allow, an element or a basis set that the level does not know.
     """
     numbers = np.asarray(atomic_numbers)
-    geometry = np.asarray(positions, dtype=float)
+    try:
+        geometry = np.asarray(positions, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"positions are not ({numbers.size}, 3) numbers in Å: {error}") from None
     if numbers.ndim != 1 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
         raise InputError(f"atomic_numbers has shape {numbers.shape}, expected (n_atoms,) integers, at least one")
     if geometry.shape != (numbers.size, 3):
         raise InputError(f"positions has shape {geometry.shape}, expected ({numbers.size}, 3) in Å")
     bohr = geometry / BOHR_TO_ANGSTROM
-    _check_molecule(numbers, bohr, charge, multiplicity)
-    _check_model(numbers, specification)
+    _check_positions(bohr)
+    _check_composition(numbers, charge, multiplicity, specification)
     molecule = Molecule(
         symbols=[periodictable.to_E(int(z)) for z in numbers],
         geometry=bohr,
@@ -95,8 +100,46 @@ def check_input(atomic_input: AtomicInput) -> None:
             "set fix_com and fix_orientation: programs turn the molecule, and with it the forces, otherwise"
         )
     numbers = np.asarray(molecule.atomic_numbers)
-    _check_molecule(numbers, np.asarray(molecule.geometry), molecule.molecular_charge, molecule.molecular_multiplicity)
-    _check_model(numbers, atomic_input.specification)
+    _check_positions(np.asarray(molecule.geometry))
+    _check_composition(numbers, molecule.molecular_charge, molecule.molecular_multiplicity, atomic_input.specification)
+
+
+def refusal(
+    atomic_numbers: Sequence[int] | np.ndarray, charge: int, multiplicity: int, level: Level, chosen: ChosenProgram
+) -> str | None:
+    """Why a molecule of this composition cannot be computed, before it has positions; never raises.
+
+    Parameters
+    ----------
+    atomic_numbers : (n,) int
+        With the hydrogens.
+    charge : int, e
+    multiplicity : int, 2S + 1
+    level : Level
+    chosen : ChosenProgram
+        From `Level.choose`.
+
+    Returns
+    -------
+    str or None
+        The sentence of the `InputError` that `atomic_input` would raise for every conformer; None if it can be
+        computed as far as this shows.
+
+    Examples
+    --------
+    >>> from sddfkit.qc.levels import ChosenProgram, Level
+    >>> level = Level("GFN2-xTB", "gfn2-xtb", None, {"tblite": {}})
+    >>> refusal([8, 1], 0, 1, level, ChosenProgram("tblite", "0.8.0", ""))
+    'multiplicity 1 is impossible with 9 electrons (charge 0); the lowest possible one is 2'
+    """
+    numbers = np.asarray(atomic_numbers)
+    if numbers.ndim != 1 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
+        return f"atomic_numbers has shape {numbers.shape}, expected (n_atoms,) integers, at least one"
+    try:
+        _check_composition(numbers, charge, multiplicity, level.specification(chosen.program))
+    except ValueError as error:  # InputError, or a program that the level does not know
+        return str(error)
+    return None
 
 
 def content_key(atomic_input: AtomicInput, program_version: str) -> str:
@@ -144,23 +187,46 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-def _check_molecule(numbers: np.ndarray, bohr: np.ndarray, charge: float, multiplicity: float) -> None:
+def _check_positions(bohr: np.ndarray) -> None:
     if not np.all(np.isfinite(bohr)):
         atom = int(np.argwhere(~np.isfinite(bohr))[0, 0])
         raise InputError(f"the position of atom {atom} is not a finite number")
     _check_distances(bohr * BOHR_TO_ANGSTROM)
-    if charge != int(charge):
-        raise InputError(f"the charge is {charge}, expected a whole number")
-    if multiplicity != int(multiplicity) or multiplicity < 1:
+
+
+def _check_composition(
+    numbers: np.ndarray, charge: float, multiplicity: float, specification: AtomicSpecification
+) -> None:
+    charge, multiplicity = _whole("charge", charge), _whole("multiplicity", multiplicity)
+    _check_electrons(numbers, charge, multiplicity)
+    _check_model(numbers, charge, multiplicity, specification)
+
+
+def _whole(what: str, value: float) -> int:
+    expected = "a whole number" if what == "charge" else "1, 2, 3, …"
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):  # None, NaN, infinity
+        raise InputError(f"the {what} is {value!r}, expected {expected}") from None
+    if number != value:
+        raise InputError(f"the {what} is {value!r}, expected {expected}")
+    return number
+
+
+def _check_electrons(numbers: np.ndarray, charge: int, multiplicity: int) -> None:
+    if multiplicity < 1:
         raise InputError(f"the multiplicity is {multiplicity}, expected 1, 2, 3, …")
-    electrons = int(numbers.sum()) - int(charge)
-    unpaired = int(multiplicity) - 1
+    wrong = sorted(set(numbers.tolist()) - set(range(1, 119)))
+    if wrong:
+        raise InputError(f"there is no element with Z={wrong[0]}")
+    electrons = int(numbers.sum()) - charge
+    unpaired = multiplicity - 1
     if electrons < 1:
-        raise InputError(f"charge {int(charge)} leaves {electrons} electrons")
+        raise InputError(f"charge {charge} leaves {electrons} electrons")
     if unpaired > electrons or (electrons - unpaired) % 2:
         lowest = 1 + electrons % 2
         raise InputError(
-            f"multiplicity {int(multiplicity)} is impossible with {electrons} electrons (charge {int(charge)}); "
+            f"multiplicity {multiplicity} is impossible with {electrons} electrons (charge {charge}); "
             f"the lowest possible one is {lowest}"
         )
 
@@ -178,27 +244,35 @@ def _check_distances(angstrom: np.ndarray) -> None:
         )
 
 
-def _check_model(numbers: np.ndarray, specification: AtomicSpecification) -> None:
+def _check_model(numbers: np.ndarray, charge: int, multiplicity: int, specification: AtomicSpecification) -> None:
     method, basis = specification.model.method, specification.model.basis
-    if method.lower() in SEMIEMPIRICAL:
+    try:
+        program = harness(specification.program)
+    except ProgramMissingError as error:
+        raise InputError(str(error)) from None
+    if method.lower() in program.own_methods:
         if basis:
             raise InputError(f"{method} has its own basis set, but basis {basis!r} is given; leave it out")
-        _check_elements(numbers, _XTB_ELEMENTS, method)
-        return
-    if not isinstance(basis, str) or not basis:
-        raise InputError(f"{method} needs the name of a basis set, got {basis!r}")
-    try:
-        known = basis_sets.orbital(basis)
-    except KeyError as error:
-        raise InputError(str(error.args[0])) from None
-    _check_elements(numbers, known.elements, basis)
-    for value in specification.keywords.values():
-        if isinstance(value, str) and value.lower() in basis_sets.AUXILIARY:
-            _check_elements(numbers, basis_sets.AUXILIARY[value.lower()], value)
+        refused = elements_refusal(method, program.own_methods[method.lower()], numbers)
+    elif (elsewhere := _own_method_of(method)) is not None:
+        raise InputError(f"{specification.program} has no method {method!r}; {elsewhere} has")
+    elif program.own_methods and not basis:
+        raise InputError(f"{specification.program} has no method {method!r}; known: {', '.join(program.own_methods)}")
+    else:
+        if not isinstance(basis, str) or not basis:
+            raise InputError(
+                f"{method} needs the name of a basis set, got {basis!r} (a method that brings its own is listed in "
+                f"own_methods of its harness)"
+            )
+        try:
+            known = basis_sets.orbital(basis)
+        except KeyError as error:
+            raise InputError(str(error.args[0])) from None
+        refused = elements_refusal(basis, known.elements, numbers)
+    refused = refused or program.refusal(numbers, charge, multiplicity, specification)
+    if refused is not None:
+        raise InputError(refused)
 
 
-def _check_elements(numbers: np.ndarray, covered: frozenset[int], what: str) -> None:
-    missing = sorted(set(numbers.tolist()) - covered)
-    if missing:
-        names = ", ".join(periodictable.to_E(z) if 0 < z < 119 else f"Z={z}" for z in missing)
-        raise InputError(f"{what} has no functions for {names} that all programs share; choose another level")
+def _own_method_of(method: str) -> str | None:
+    return next((name for name, program in HARNESSES.items() if method.lower() in program.own_methods), None)

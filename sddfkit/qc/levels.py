@@ -8,12 +8,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 from qcelemental.models.v2 import AtomicSpecification
 
+from sddfkit.qc.errors import ProgramBrokenError, ProgramMissingError
+
 RESOURCES: Final = "sddfkit"
 """Key of `AtomicSpecification.extras` that holds threads and memory_gib: what never changes a result."""
-
-
-class ProgramMissingError(RuntimeError):
-    """No program can compute this level here; the message says how to get one."""
 
 
 class ChosenProgram(NamedTuple):
@@ -34,7 +32,7 @@ class Level:
         As people write it, for example ``"wB97X/6-31G(d)"``.
     method, basis : str, str or None
     programs : mapping
-        Program name to its keywords, in order of preference.
+        Program name, or dotted path of a harness class outside the package, to its keywords, in order of preference.
     program : str
         ``"auto"`` takes the first of `programs` that is found; a name insists on that one.
     timeout_s, memory_gib, threads : float, float, int
@@ -61,24 +59,31 @@ class Level:
             raise ValueError(f"{self.timeout_s=}, {self.memory_gib=} and {self.threads=} must be positive")
 
     def choose(self) -> ChosenProgram:
-        """Look for the programs and take one.
+        """Look for the programs and take one; those that are missing are passed over, and named in ``why``.
 
         Raises
         ------
         ProgramMissingError
             If none is found, or the one asked for by name is not; the message says how to get it.
+        ProgramBrokenError
+            If a program that would be taken is there but broken: the next one would give other numbers, so that is
+            for a person to choose.
         """
-        from sddfkit.qc.harnesses import HARNESSES
+        from sddfkit.qc.harnesses import harness
 
         wanted = list(self.programs) if self.program == "auto" else [self.program]
         problems: list[str] = []
         for name in wanted:
-            if name not in HARNESSES:
-                raise ProgramMissingError(f"there is no harness for {name!r}; known: {', '.join(HARNESSES)}")
-            problem = HARNESSES[name].problem()
-            if problem is None:
-                return ChosenProgram(name, HARNESSES[name].get_version(), self._why(name, problems))
-            problems.append(f"{name}: {problem} {HARNESSES[name].install_hint}")
+            candidate = harness(name)
+            try:
+                problem, broken = candidate.problem(), candidate.broken()
+                if problem is None:
+                    return ChosenProgram(name, candidate.get_version(), self._why(name, problems))
+            except Exception as error:  # a harness from outside may do anything
+                problem, broken = f"looking for {name} failed with {type(error).__name__}: {error}.", True
+            if broken:
+                raise ProgramBrokenError(f"{problem} {self._way_out(name)}")
+            problems.append(f"{name}: {problem} {candidate.install_hint}".rstrip())
         raise ProgramMissingError(f"no program for level {self.name!r} – " + "; ".join(problems))
 
     def specification(self, program: str, driver: Literal["energy", "gradient"] = "gradient") -> AtomicSpecification:
@@ -100,6 +105,10 @@ class Level:
             keywords=dict(self.programs[program]),
             extras={RESOURCES: {"threads": self.threads, "memory_gib": self.memory_gib, "level": self.name}},
         )
+
+    def _way_out(self, broken: str) -> str:
+        others = [name for name in self.programs if name != broken]
+        return "Repair it" + (f", or choose another program: level.program={others[0]}" if others else "")
 
     def _why(self, name: str, problems: list[str]) -> str:
         if self.program != "auto":

@@ -111,8 +111,9 @@ def test_what_changes_the_key_and_what_does_not() -> None:
     positions = APART * BOHR_TO_ANGSTROM
 
     def key(charge: int = 0, multiplicity: int = 1, version: str = "0.8.0", z: int = 8, **changed: Any) -> str:
+        job = atomic_input([z, 1, 1], positions, charge, multiplicity, GFN2)
         specification = AtomicSpecification(**{**GFN2.model_dump(), **changed})
-        return content_key(atomic_input([z, 1, 1], positions, charge, multiplicity, specification), version)
+        return content_key(job.model_copy(update={"specification": specification}), version)
 
     different = [
         key(),

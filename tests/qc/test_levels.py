@@ -69,5 +69,5 @@ def test_a_level_that_cannot_be_is_refused() -> None:
         Level("x", "wb97x", "6-31g(d)", PYSCF_FIRST, threads=0)
     with pytest.raises(ValueError, match="no keywords for 'psi4'"):
         Level("x", "wb97x", "6-31g(d)", PYSCF_FIRST).specification("psi4")
-    with pytest.raises(ProgramMissingError, match="no harness for 'orca'"):
+    with pytest.raises(ProgramMissingError, match="no harness for 'orca': known: psi4, pyscf, tblite"):
         Level("x", "wb97x", "6-31g(d)", {"orca": {}}).choose()

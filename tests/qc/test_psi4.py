@@ -88,14 +88,6 @@ def test_failures_are_values_and_the_process_lives_on(
 
 
 @pytest.mark.usefixtures("needs_psi4")
-def test_no_gradient_without_beta_electrons(make_input: Callable[..., AtomicInput], molecules: Any) -> None:
-    hydrogen = molecules["water"]._replace(atomic_numbers=[1], positions=[[0.0, 0.0, 0.0]], multiplicity=2)
-    failure = compute(make_input("psi4", hydrogen))
-    assert failure.error.error_type == "input"
-    assert "without β electrons" in failure.error.error_message
-
-
-@pytest.mark.usefixtures("needs_psi4")
 def test_a_killed_process_is_replaced(make_input: Callable[..., AtomicInput], molecules: Any) -> None:
     job = make_input("psi4", molecules["water"], driver="energy")
     before = set(Path.cwd().iterdir())

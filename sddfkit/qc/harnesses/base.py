@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
+import abc
 import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from qcelemental.models.v2 import AtomicInput, AtomicResult, Provenance
+from qcelemental import periodictable
+from qcelemental.models.v2 import AtomicInput, AtomicResult, AtomicSpecification, Provenance
 from qcengine.programs.model import ProgramHarness
 
+from sddfkit.qc import basis_sets
 from sddfkit.qc.errors import CalculationError
 
 
 class Harness(ProgramHarness):
     """A QCEngine harness that can say in a sentence why its program cannot be used.
 
-    A new program is one file here: subclass, fill in `_defaults`, `install_hint`, `problem`, `get_version` and
-    `compute`, and list an instance in ``harnesses/__init__.py``.
+    A new program is one file: subclass, fill in `_defaults`, `install_hint`, `problem`, `get_version` and `compute`.
+    Put it here, where it is found by itself, or anywhere on PYTHONPATH, where its dotted path names it.
     """
 
     install_hint: ClassVar[str] = ""
+    """How to get the program, in one sentence."""
 
+    own_methods: ClassVar[Mapping[str, frozenset[int]]] = {}
+    """Methods (lower case) that need no basis set, and the atomic numbers that each covers."""
+
+    @abc.abstractmethod
     def problem(self) -> str | None:
-        """None if the program can be used; else one sentence."""
-        raise NotImplementedError
+        """None if the program can be used; else one sentence. Must be quick and import no program."""
+
+    @abc.abstractmethod
+    def get_version(self) -> str:
+        """Version of the program, for example ``"2.14.0"``; major.minor is part of a calculation's identity."""
+
+    def broken(self) -> bool:
+        """Whether `problem` speaks of a program that is there but does not work, rather than of a missing one."""
+        return False
+
+    def refusal(
+        self, atomic_numbers: np.ndarray, charge: int, multiplicity: int, specification: AtomicSpecification
+    ) -> str | None:
+        """Why this program cannot compute such a molecule by such a method, in one sentence, or None.
+
+        Called before anything is computed, after the checks that hold for every program.
+        """
+        del atomic_numbers, charge, multiplicity, specification
+        return None
 
     def found(self, raise_error: bool = False) -> bool:
         """Whether the program can be used.
@@ -46,9 +71,35 @@ def missing_module(module: str) -> str | None:
     return None if importlib.util.find_spec(module) else f"the Python package {module} is not installed."
 
 
+def package_problem(package: str) -> str | None:
+    """As `missing_module`; also one sentence for a package whose installation has no version."""
+    if (missing := missing_module(package)) is not None:
+        return missing
+    try:
+        package_version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return f"the Python package {package} is there but broken: its installation names no version."
+    return None
+
+
 def package_version(distribution: str) -> str:
     """Version of an installed distribution."""
     return importlib.metadata.version(distribution)
+
+
+def auxiliary_refusal(auxiliary: str, atomic_numbers: np.ndarray) -> str | None:
+    """One sentence if a fitting basis set does not cover all elements; None for sets that are not in our table."""
+    covered = basis_sets.AUXILIARY.get(auxiliary.lower())
+    return None if covered is None else elements_refusal(auxiliary, covered, atomic_numbers)
+
+
+def elements_refusal(what: str, covered: frozenset[int], atomic_numbers: np.ndarray) -> str | None:
+    """One sentence that names the elements that `covered` lacks, or None."""
+    missing = sorted({int(z) for z in atomic_numbers} - covered)
+    if not missing:
+        return None
+    names = ", ".join(periodictable.to_E(z) if 0 < z < 119 else f"Z={z}" for z in missing)
+    return f"{what} has no functions for {names} that all programs share; choose another level"
 
 
 def refuse_driver(atomic_input: AtomicInput, program: str) -> None:

@@ -14,12 +14,18 @@ import numpy as np
 
 from sddfkit.qc.child import ChildLostError, JsonLineChild
 from sddfkit.qc.errors import CalculationError, classified_errors
-from sddfkit.qc.harnesses.base import Harness, atomic_result, refuse_driver
-from sddfkit.qc.harnesses.psi4_installation import WORKER_SCRIPT, Installation, Psi4NotUsableError, find
+from sddfkit.qc.harnesses.base import Harness, atomic_result, auxiliary_refusal, refuse_driver
+from sddfkit.qc.harnesses.psi4_installation import (
+    WORKER_SCRIPT,
+    Installation,
+    Psi4BrokenError,
+    Psi4NotUsableError,
+    find,
+)
 from sddfkit.qc.scratch import Scratch
 
 if TYPE_CHECKING:
-    from qcelemental.models.v2 import AtomicInput, AtomicResult
+    from qcelemental.models.v2 import AtomicInput, AtomicResult, AtomicSpecification
     from qcengine.config import TaskConfig
 
 MEMORY_SHARE: Final = 0.6
@@ -55,6 +61,35 @@ class Psi4Harness(Harness):
             return str(error)
         return None
 
+    def broken(self) -> bool:
+        """Whether there is a Psi4 that does not work."""
+        try:
+            find()
+        except Psi4NotUsableError as error:
+            return isinstance(error, Psi4BrokenError)
+        return False
+
+    def refusal(
+        self, atomic_numbers: np.ndarray, charge: int, multiplicity: int, specification: AtomicSpecification
+    ) -> str | None:
+        """A setting that would hide a failure or contradict the level; elements without fitting functions; a crash."""
+        settings = {name.lower().rpartition("__")[2]: value for name, value in specification.keywords.items()}
+        if not settings.get("fail_on_maxiter", True):
+            return "Psi4's fail_on_maxiter must stay on: an SCF that did not converge would pass as a result otherwise"
+        for name in ("basis", "reference"):
+            if name in settings:
+                return f"Psi4 option {name} follows from the level and the molecule; leave it out of the keywords"
+        for name, value in settings.items():
+            if isinstance(value, float) and not np.isfinite(value):
+                return f"Psi4 option {name} is {value}, expected a finite number"
+        if not str(settings.get("scf_type", "df")).lower().endswith("df"):
+            return None
+        electrons = int(np.sum(atomic_numbers)) - charge
+        if electrons == multiplicity - 1 and specification.driver == "gradient":
+            # it would end in a segmentation fault (H, H2+)
+            return "Psi4 has no density-fitted gradient without β electrons; ask for the energy, or scf_type pk"
+        return auxiliary_refusal(str(settings.get("df_basis_scf", "")), atomic_numbers)
+
     def get_version(self) -> str:
         """Version of the Psi4 that was found."""
         return find().version
@@ -69,7 +104,6 @@ class Psi4Harness(Harness):
             Psi4 process died.
         """
         refuse_driver(input_data, "Psi4")
-        _refuse_crash(input_data)
         installation = find()
         with classified_errors("Psi4"):
             answer = _process.ask(installation, _job(input_data, config))
@@ -93,18 +127,6 @@ class Psi4Harness(Harness):
                 "nuclear_repulsion_energy": answer["nuclear_repulsion_energy"],
                 "scf_iterations": answer["iterations"],
             },
-        )
-
-
-def _refuse_crash(input_data: AtomicInput) -> None:
-    """Psi4's density-fitted gradient ends in a segmentation fault if there are no β electrons (H, H2+)."""
-    molecule, specification = input_data.molecule, input_data.specification
-    electrons = int(np.sum(molecule.atomic_numbers)) - int(molecule.molecular_charge)
-    no_beta = electrons == int(molecule.molecular_multiplicity) - 1
-    fitted = str(specification.keywords.get("scf_type", "df")).lower().endswith("df")
-    if no_beta and fitted and specification.driver == "gradient":
-        raise CalculationError(
-            "input", "Psi4 has no density-fitted gradient without β electrons; ask for the energy, or scf_type pk"
         )
 
 

@@ -30,6 +30,10 @@ class Psi4NotUsableError(RuntimeError):
     """Psi4 is missing, or there but broken; the message says which."""
 
 
+class Psi4BrokenError(Psi4NotUsableError):
+    """Psi4 is there but does not work."""
+
+
 class Installation(NamedTuple):
     """python : interpreter that imports psi4; module_path : its PYTHONPATH or ""; version : of Psi4."""
 
@@ -42,35 +46,44 @@ class Installation(NamedTuple):
         return _environment(self.module_path)
 
 
+class Broken(NamedTuple):
+    """A Psi4 that does not work, and why, in a sentence."""
+
+    reason: str
+
+
 def find() -> Installation:
     """Find Psi4 and ask its version; the answer is kept for this process.
 
     Raises
     ------
     Psi4NotUsableError
-        If it is missing or broken.
+        If it is missing; `Psi4BrokenError` if it is there but broken.
     """
     found = _look(os.environ.get(ENVIRONMENT_VARIABLE, ""), os.environ.get("PATH", ""))
-    if isinstance(found, str):
-        raise Psi4NotUsableError(found)
+    if isinstance(found, Broken):
+        raise Psi4BrokenError(found.reason)
+    if found is None:
+        raise Psi4NotUsableError("Psi4 was not found: no module psi4 here and no executable psi4 on PATH.")
     return found
 
 
 @functools.lru_cache(maxsize=8)
-def _look(named_python: str, search_path: str) -> Installation | str:
+def _look(named_python: str, search_path: str) -> Installation | Broken | None:
+    """What was found; None if there is none."""
     if named_python:
         return _probe(named_python, "", f"{ENVIRONMENT_VARIABLE}={named_python}")
     if importlib.util.find_spec("psi4") is not None:
         return _probe(sys.executable, os.environ.get("PYTHONPATH", ""), f"psi4 of {sys.executable}")
     executable = shutil.which("psi4", path=search_path)
     if executable is None:
-        return "Psi4 was not found: no module psi4 here and no executable psi4 on PATH."
+        return None
     python = _interpreter(Path(executable))
     if python is None:
-        return f"Psi4 is broken: the first line of {executable} names no Python interpreter."
+        return Broken(f"Psi4 is broken: the first line of {executable} names no Python interpreter.")
     module_path = _module_path(executable)
     if module_path is None:
-        return f"Psi4 is broken: {executable} --psiapi-path prints no PYTHONPATH."
+        return Broken(f"Psi4 is broken: {executable} --psiapi-path prints no PYTHONPATH.")
     return _probe(python, module_path, executable)
 
 
@@ -90,14 +103,17 @@ def _module_path(executable: str) -> str | None:
     return match.group(1) if match else None
 
 
-def _probe(python: str, module_path: str, where: str) -> Installation | str:
+def _probe(python: str, module_path: str, where: str) -> Installation | Broken:
     run = _run([python, str(WORKER_SCRIPT), "--version"], module_path)
     if isinstance(run, str):
-        return f"Psi4 is broken ({where}): {run}."
+        return Broken(f"Psi4 is broken ({where}): {run}.")
     if run.returncode != 0:
         last = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
-        return f"Psi4 is broken ({where}): {last}."
-    return Installation(python, module_path, json.loads(run.stdout)["version"])
+        return Broken(f"Psi4 is broken ({where}): {last}.")
+    try:
+        return Installation(python, module_path, json.loads(run.stdout)["version"])
+    except (ValueError, TypeError, KeyError):
+        return Broken(f"Psi4 is broken ({where}): asked for its version it answers {run.stdout[:200]!r}.")
 
 
 def _run(command: list[str], module_path: str) -> subprocess.CompletedProcess[str] | str:

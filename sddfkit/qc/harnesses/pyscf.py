@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -9,14 +10,41 @@ import numpy as np
 
 from sddfkit.qc import basis_sets
 from sddfkit.qc.errors import CalculationError, classified_errors
-from sddfkit.qc.harnesses.base import Harness, atomic_result, missing_module, package_version, refuse_driver
+from sddfkit.qc.harnesses.base import (
+    Harness,
+    atomic_result,
+    auxiliary_refusal,
+    missing_module,
+    package_problem,
+    package_version,
+    refuse_driver,
+)
 
 if TYPE_CHECKING:
-    from qcelemental.models.v2 import AtomicInput, AtomicResult
+    from qcelemental.models.v2 import AtomicInput, AtomicResult, AtomicSpecification
     from qcengine.config import TaskConfig
 
 FUNCTIONALS: Final[dict[str, str]] = {"wb97x": "wb97x", "pbe": "pbe,pbe", "pbe0": "pbe0"}
 """Method names in PySCF's spelling, where the programs mean the same functional; the tests hold wb97x to Psi4's."""
+
+# fmt: off
+PSI4_RADII: Final = (
+    1.001, 1.012,
+    0.825, 1.408, 1.485, 1.452, 1.397, 1.342, 1.287, 1.243,
+    1.144, 1.364, 1.639, 1.716, 1.705, 1.683, 1.639, 1.595,
+    1.485, 1.474, *(10 * (1.562,)), 1.65, 1.727, 1.76, 1.771, 1.749, 1.727,
+)
+"""Radii (bohr) of H to Kr that scale Psi4's radial grids and divide space between its atoms; read off its grids."""
+# fmt: on
+
+
+INITIAL_GUESSES: Final = ("minao", "atom", "1e", "huckel", "vsap")
+
+ANGULAR_POINTS: Final = (
+    *(50, 86, 110, 146, 170, 194, 302, 350, 434, 590, 770, 974, 1202, 1454, 1730, 2030, 2354, 2702, 3074, 3470, 3890),
+    *(4334, 4802, 5294, 5810),
+)
+"""Sizes of Lebedev's grids, from the first that is of use to a molecule."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +55,8 @@ class PyscfKeywords:
     cartesian : Cartesian d functions; None takes what defines the basis set
     atom_grid : radial and angular points of the integration grid of each atom
     prune : ``"nwchem"``, ``"treutler"``, ``"sg1"`` or None, how the grid is thinned near the nucleus
+    psi4_radius_alpha : take the atomic radii of Psi4's grids, times this for the radial points (Psi4's
+        dft_bs_radius_alpha), so that the quadrature errors of the two programs are the same; None keeps PySCF's own
     conv_tol, conv_tol_grad : SCF thresholds on the energy (hartree) and the orbital gradient
     max_cycle, init_guess, damping, level_shift, second_order : for SCFs that are hard to converge
     """
@@ -36,6 +66,7 @@ class PyscfKeywords:
     cartesian: bool | None = None
     atom_grid: tuple[int, int] = (75, 302)
     prune: Literal["nwchem", "treutler", "sg1"] | None = "nwchem"
+    psi4_radius_alpha: float | None = None
     conv_tol: float = 1e-9
     conv_tol_grad: float = 3e-5
     max_cycle: int = 100
@@ -45,12 +76,36 @@ class PyscfKeywords:
     second_order: bool = False
 
     def __post_init__(self) -> None:
-        if self.auxbasis.lower() not in basis_sets.AUXILIARY:
+        for name in ("density_fit", "second_order"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected true or false")
+        if self.cartesian not in (None, True, False):
+            raise ValueError(f"cartesian is {self.cartesian!r}, expected true, false or null")
+        for name in ("conv_tol", "conv_tol_grad", "max_cycle"):
+            _check_number(name, getattr(self, name), above=0.0)
+        for name in ("damping", "level_shift"):
+            _check_number(name, getattr(self, name), least=0.0)
+        if self.init_guess not in INITIAL_GUESSES:  # PySCF takes another one for what it does not know
+            raise ValueError(f"init_guess is {self.init_guess!r}, expected one of {', '.join(INITIAL_GUESSES)}")
+        if not isinstance(self.auxbasis, str) or self.auxbasis.lower() not in basis_sets.AUXILIARY:
             raise ValueError(f"auxbasis {self.auxbasis!r} is not one of {', '.join(basis_sets.AUXILIARY)}")
         if self.prune not in (None, "nwchem", "treutler", "sg1"):
             raise ValueError(f"prune is {self.prune!r}, expected nwchem, treutler, sg1 or null")
-        if len(self.atom_grid) != 2:
-            raise ValueError(f"atom_grid is {self.atom_grid!r}, expected [radial, angular]")
+        grid = self.atom_grid
+        if not (isinstance(grid, (list, tuple)) and len(grid) == 2 and all(type(points) is int for points in grid)):
+            raise ValueError(f"atom_grid is {grid!r}, expected [radial, angular] as whole numbers")
+        if grid[0] < 1 or grid[1] not in ANGULAR_POINTS:
+            sizes = ", ".join(map(str, ANGULAR_POINTS))
+            raise ValueError(f"atom_grid is {grid!r}; there are Lebedev grids with {sizes} angular points")
+        if self.psi4_radius_alpha is not None:
+            _check_number("psi4_radius_alpha", self.psi4_radius_alpha, above=0.0)
+
+
+def _check_number(name: str, value: Any, *, above: float = -np.inf, least: float = -np.inf) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+    if not number or value <= above or value < least:
+        bound = f"above {above:g}" if np.isfinite(above) else f"of at least {least:g}"
+        raise ValueError(f"{name} is {value!r}, expected a number {bound}")
 
 
 class PyscfHarness(Harness):
@@ -67,12 +122,32 @@ class PyscfHarness(Harness):
     install_hint: ClassVar[str] = "Get it by: pip install pyscf"
 
     def problem(self) -> str | None:
-        """None if PySCF can be imported; it is not imported for this."""
-        return missing_module("pyscf")
+        """None if PySCF is installed; it is not imported for this."""
+        return package_problem("pyscf")
+
+    def broken(self) -> bool:
+        """Whether there is a PySCF that cannot be used."""
+        return missing_module("pyscf") is None and self.problem() is not None
 
     def get_version(self) -> str:
         """Version of the installed distribution."""
         return package_version("pyscf")
+
+    def refusal(
+        self, atomic_numbers: np.ndarray, charge: int, multiplicity: int, specification: AtomicSpecification
+    ) -> str | None:
+        """An unknown functional or keyword, or an element that the fitting basis set or the grid does not cover."""
+        del charge, multiplicity
+        method = specification.model.method
+        if method.lower() not in FUNCTIONALS:
+            return f"method {method!r} may differ between programs; known to PySCF's harness: {', '.join(FUNCTIONALS)}"
+        try:
+            keywords = _keywords(specification.keywords)
+        except ValueError as error:
+            return str(error)
+        if keywords.psi4_radius_alpha is not None and max(atomic_numbers) > len(PSI4_RADII):
+            return f"psi4_radius_alpha covers H to Kr, the molecule has an atom with Z={max(atomic_numbers)}"
+        return auxiliary_refusal(keywords.auxbasis, atomic_numbers) if keywords.density_fit else None
 
     def compute(self, input_data: AtomicInput, config: TaskConfig) -> AtomicResult:
         """Energy, gradient (if it is the driver) and dipole of one molecule.
@@ -80,7 +155,7 @@ class PyscfHarness(Harness):
         Raises
         ------
         CalculationError
-            "input" for an unknown functional or keyword, "convergence" for an SCF that did not converge.
+            "convergence" for an SCF that did not converge.
         """
         refuse_driver(input_data, "PySCF")
         with classified_errors("PySCF"):
@@ -90,7 +165,9 @@ class PyscfHarness(Harness):
         from pyscf import lib
 
         lib.num_threads(config.ncores)
-        mf = _mean_field(input_data, _keywords(input_data), memory_mib=config.memory * 1024 * 0.8)
+        mf = _mean_field(
+            input_data, _keywords(input_data.specification.keywords), memory_mib=config.memory * 1024 * 0.8
+        )
         energy = mf.kernel()
         if not mf.converged:  # PySCF itself says nothing, and would run the gradient on such an SCF
             raise CalculationError(
@@ -118,43 +195,60 @@ class PyscfHarness(Harness):
         )
 
 
-def _keywords(input_data: AtomicInput) -> PyscfKeywords:
-    given = dict(input_data.specification.keywords)
+def _keywords(given: Mapping[str, Any]) -> PyscfKeywords:
+    """Keywords with their defaults filled in; a ValueError says what is wrong with them."""
     known = [field.name for field in fields(PyscfKeywords)]
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise CalculationError("input", f"unknown PySCF keywords {', '.join(unknown)}; known: {', '.join(known)}")
-    if "atom_grid" in given:
-        given["atom_grid"] = tuple(int(points) for points in given["atom_grid"])
+        raise ValueError(f"unknown PySCF keywords {', '.join(unknown)}; known: {', '.join(known)}")
     try:
         return PyscfKeywords(**given)
-    except (TypeError, ValueError) as error:
-        raise CalculationError("input", f"PySCF keywords: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"PySCF keywords: {error}") from error
 
 
 def _mean_field(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: float) -> Any:
     """The Kohn–Sham object, all set, not yet run."""
     from pyscf import dft
 
-    method = input_data.specification.model.method
-    if method.lower() not in FUNCTIONALS:
-        known = ", ".join(FUNCTIONALS)
-        raise CalculationError("input", f"method {method!r} may differ between programs; known: {known}")
     mol = _mole(input_data, keywords, memory_mib)
-    mf = (dft.RKS if mol.spin == 0 else dft.UKS)(mol, xc=FUNCTIONALS[method.lower()])
+    functional = FUNCTIONALS[input_data.specification.model.method.lower()]
+    mf = (dft.RKS if mol.spin == 0 else dft.UKS)(mol, xc=functional)
     if keywords.density_fit:
         mf = mf.density_fit(auxbasis=keywords.auxbasis)
-    mf.grids.atom_grid = keywords.atom_grid
+    mf.grids.atom_grid = tuple(keywords.atom_grid)
     mf.grids.prune = {
         None: None,
         "nwchem": dft.gen_grid.nwchem_prune,
         "treutler": dft.gen_grid.treutler_prune,
         "sg1": dft.gen_grid.sg1_prune,
     }[keywords.prune]
+    if keywords.psi4_radius_alpha is not None:
+        _take_psi4_radii(mf.grids, keywords.psi4_radius_alpha)
     mf.conv_tol, mf.conv_tol_grad = keywords.conv_tol, keywords.conv_tol_grad
     mf.max_cycle, mf.init_guess = keywords.max_cycle, keywords.init_guess
     mf.level_shift, mf.damp = keywords.level_shift, keywords.damping
     return mf.newton() if keywords.second_order else mf
+
+
+def _take_psi4_radii(grids: Any, alpha: float) -> None:
+    """Put the radial points of `grids` where Psi4 has them, and divide space between the atoms as it does."""
+    grids.radi_method = lambda n, charge, *_, **__: _treutler_ahlrichs(n, alpha * PSI4_RADII[charge - 1])
+    grids.atomic_radii = np.array([1.0, *PSI4_RADII])  # the index is the atomic number; 0 is a ghost
+
+
+def _treutler_ahlrichs(n: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Radii and weights (n,) in bohr: Gauss–Chebyshev points of the second kind under Treutler and Ahlrichs' map M4.
+
+    r = scale / ln 2 · (1 + x)^0.6 · ln(2 / (1 - x)) (J. Chem. Phys. 102, 346 (1995), doi:10.1063/1.469408). PySCF's own
+    is not used, because it brings other scales.
+    """
+    angle = np.arange(n, 0, -1) * np.pi / (n + 1)
+    x = np.cos(angle)
+    factor = scale / np.log(2) * (1 + x) ** 0.6
+    logarithm = np.log(2 / (1 - x))
+    slope = factor * (0.6 / (1 + x) * logarithm + 1 / (1 - x))
+    return factor * logarithm, np.pi / (n + 1) * np.sin(angle) * slope
 
 
 def _mole(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: float) -> Any:

@@ -5,15 +5,23 @@ C. Bannwarth, S. Ehlert, S. Grimme, J. Chem. Theory Comput. 15, 1652 (2019), doi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
 from sddfkit.qc.errors import CalculationError, classified_errors
-from sddfkit.qc.harnesses.base import Harness, atomic_result, missing_module, package_version, refuse_driver
+from sddfkit.qc.harnesses.base import (
+    Harness,
+    atomic_result,
+    missing_module,
+    package_problem,
+    package_version,
+    refuse_driver,
+)
 
 if TYPE_CHECKING:
-    from qcelemental.models.v2 import AtomicInput, AtomicResult
+    from qcelemental.models.v2 import AtomicInput, AtomicResult, AtomicSpecification
     from qcengine.config import TaskConfig
 
 METHODS: Final[dict[str, str]] = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
@@ -38,14 +46,34 @@ class TbliteHarness(Harness):
         "managed_memory": False,
     }
     install_hint: ClassVar[str] = "Get it by: pip install tblite"
+    own_methods: ClassVar[Mapping[str, frozenset[int]]] = dict.fromkeys(METHODS, frozenset(range(1, 87)))
 
     def problem(self) -> str | None:
-        """None if tblite can be imported; it is not imported for this."""
-        return missing_module("tblite")
+        """None if tblite is installed; it is not imported for this."""
+        return package_problem("tblite")
+
+    def broken(self) -> bool:
+        """Whether there is a tblite that cannot be used."""
+        return missing_module("tblite") is None and self.problem() is not None
 
     def get_version(self) -> str:
         """Version of the installed distribution."""
         return package_version("tblite")
+
+    def refusal(
+        self, atomic_numbers: np.ndarray, charge: int, multiplicity: int, specification: AtomicSpecification
+    ) -> str | None:
+        """An unknown method or keyword."""
+        del atomic_numbers, charge, multiplicity
+        method = specification.model.method
+        if method.lower() not in METHODS:
+            return f"tblite has no method {method!r}; known: {', '.join(METHODS)}"
+        for keyword, value in specification.keywords.items():
+            if keyword not in SETTINGS:
+                return f"unknown tblite keyword {keyword!r}; known: {', '.join(SETTINGS)}"
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
+                return f"tblite keyword {keyword} is {value!r}, expected a positive number"
+        return None
 
     def compute(self, input_data: AtomicInput, config: TaskConfig) -> AtomicResult:
         """Energy, gradient and dipole of one molecule; unpaired electrons follow from the multiplicity.
@@ -53,15 +81,12 @@ class TbliteHarness(Harness):
         Raises
         ------
         CalculationError
-            "input" for an unknown method or keyword, "convergence" if the charges did not converge.
+            "convergence" if the charges did not converge.
         """
         del config  # tblite takes its threads from OMP_NUM_THREADS when it is loaded
         refuse_driver(input_data, "tblite")
-        method = input_data.specification.model.method.lower()
-        if method not in METHODS:
-            raise CalculationError("input", f"tblite has no method {method!r}; known: {', '.join(METHODS)}")
         with classified_errors("tblite"):
-            values = _singlepoint(input_data, METHODS[method])
+            values = _singlepoint(input_data, METHODS[input_data.specification.model.method.lower()])
         with_gradient = input_data.specification.driver == "gradient"
         return atomic_result(
             input_data,
@@ -88,8 +113,6 @@ def _singlepoint(input_data: AtomicInput, method: str) -> Any:
     )
     calculator.set("verbosity", 0)
     for keyword, value in input_data.specification.keywords.items():
-        if keyword not in SETTINGS:
-            raise CalculationError("input", f"unknown tblite keyword {keyword!r}; known: {', '.join(SETTINGS)}")
         calculator.set(SETTINGS[keyword], value)
     try:
         return calculator.singlepoint()

@@ -5,22 +5,83 @@
 | energy | eV | scalar |
 | forces | eV/Å | (n, 3) |
 | dipole | e·Å | (3,) |
+
+Every module of this package that defines a `Property` is found by itself; one outside the package is named by its
+dotted path, ``mine.toy.CHARGES``.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import pkgutil
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from qcelemental.models.v2 import AtomicResult
 
 from sddfkit.qc.properties.base import Property, PropertyError
-from sddfkit.qc.properties.dipole import DIPOLE
-from sddfkit.qc.properties.energy import ENERGY
-from sddfkit.qc.properties.gradient import FORCES
 
-PROPERTIES: Final[dict[str, Property]] = {p.name: p for p in (ENERGY, FORCES, DIPOLE)}
+
+def _find() -> tuple[dict[str, Property], dict[str, str]]:
+    """Shipped properties by name, and by module name a sentence about each module that cannot be loaded."""
+    found: dict[str, Property] = {}
+    unloadable: dict[str, str] = {}
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        try:
+            members = vars(importlib.import_module(f"{__name__}.{name}")).values()
+        except Exception as error:  # one bad file must not take the other observables away
+            unloadable[name] = f"{__name__}.{name} cannot be loaded: {type(error).__name__}: {error}"
+            continue
+        found.update({member.name: member for member in members if isinstance(member, Property)})
+    first = ("energy", "forces", "dipole")  # the order of columns that people expect
+    return {name: found[name] for name in (*first, *sorted(set(found) - set(first)))}, unloadable
+
+
+_FOUND, _UNLOADABLE = _find()
+
+PROPERTIES: Final[Mapping[str, Property]] = MappingProxyType(_FOUND)
+"""Name to `Property`, of those in this package."""
+
+
+def property_named(name: str) -> Property:
+    """An observable of this package by its name, or any other by the dotted path of its `Property`.
+
+    Raises
+    ------
+    PropertyError
+        If there is none; the message says what is wrong.
+
+    Examples
+    --------
+    >>> property_named("forces").unit, property_named("sddfkit.qc.properties.dipole.DIPOLE").shape
+    ('eV/Å', '(3,)')
+    """
+    if name in PROPERTIES:
+        return PROPERTIES[name]
+    if "." not in name:
+        near = difflib.get_close_matches(name, PROPERTIES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        bad = "".join(f"; {sentence}" for sentence in _UNLOADABLE.values())
+        raise PropertyError(
+            f"unknown property {name!r}: {hint}known: {', '.join(PROPERTIES)}; one of your own is named by its dotted "
+            f"path, such as mine.toy.CHARGES{bad}"
+        )
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever somebody's module does when it is imported
+        raise PropertyError(
+            f"the property {name!r} cannot be loaded: {type(error).__name__}: {error}; check the spelling, and that "
+            "its folder is on PYTHONPATH"
+        ) from error
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Property):
+        there = ", ".join(key for key, value in vars(module).items() if isinstance(value, Property)) or "none"
+        raise PropertyError(f"{module.__file__} has no Property {attribute!r}; there: {there}")
+    return found
 
 
 def extract(
@@ -33,12 +94,12 @@ def extract(
     result : AtomicResult or mapping
         A successful result, as model or as the dict that its JSON gives.
     names : iterable of str
-        Any of `PROPERTIES`.
+        Any that `property_named` knows.
 
     Returns
     -------
     dict
-        Name to float (eV) or array (eV/Å, e·Å).
+        The names as given, to float (eV) or array (eV/Å, e·Å).
 
     Raises
     ------
@@ -48,12 +109,7 @@ def extract(
     data = result.model_dump() if isinstance(result, AtomicResult) else result
     if not data.get("success", False):
         raise PropertyError("the calculation failed, so it has no properties; look at its error instead")
-    values: dict[str, float | np.ndarray] = {}
-    for name in names:
-        if name not in PROPERTIES:
-            raise PropertyError(f"unknown property {name!r}; known: {', '.join(PROPERTIES)}")
-        values[name] = PROPERTIES[name].extract(data)
-    return values
+    return {name: property_named(name).extract(data) for name in names}
 
 
-__all__ = ["PROPERTIES", "Property", "PropertyError", "extract"]
+__all__ = ["PROPERTIES", "Property", "PropertyError", "extract", "property_named"]

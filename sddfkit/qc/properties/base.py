@@ -20,6 +20,7 @@ class Property(NamedTuple):
     unit : unit of the extracted value
     shape : shape in words, ``n`` is the number of atoms
     extract : from a QCSchema result as JSON-like dict (bohr, hartree) to a float or an array in `unit`
+    turns : whether each axis of length 3 turns with the molecule; False for three numbers that are no vector
     """
 
     name: str
@@ -27,6 +28,7 @@ class Property(NamedTuple):
     unit: str
     shape: str
     extract: Callable[[Mapping[str, Any]], float | np.ndarray]
+    turns: bool = True
 
 
 def qcschema_value(result: Mapping[str, Any], key: str) -> Any:
