@@ -152,6 +152,15 @@ for name in ("rdkit", "torch", "scipy", "hydra", "yaml", "pytest"):
     assert command("--version") == f"flashrmsd {PROJECT['version']}\n"
 
 
+@pytest.mark.parametrize("verb", ["active", "label", "train"])
+def test_a_base_install_says_what_a_verb_needs(installed, numpy_alone, clean_environment, tmp_path, verb):
+    program = f"import sys; sys.path[:0] = [{str(installed)!r}, {str(numpy_alone)!r}]\n"
+    program += f"from sddfkit.cli import main; raise SystemExit(main([{verb!r}]))"
+    command = (sys.executable, "-I", "-S", "-c", program)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=clean_environment)
+    assert done.returncode != 0 and done.stderr.count("\n") == 1 and "pip install 'sddfkit[all]'" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def python_without_the_tree(installed, tmp_path_factory):
     """An interpreter that sees the installed wheel and the environment's packages, but not the source tree."""
