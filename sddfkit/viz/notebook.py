@@ -126,7 +126,11 @@ def show(
     mols = _single(structures, conformers)
     if not mols:
         raise ValueError("there is no conformer to show: embed the molecule first (sddfkit.chem.etkdg)")
-    given = {"labels": labels, "titles": titles, **{f"values[{name!r}]": v for name, v in (values or {}).items()}}
+    given: dict[str, Any] = {
+        "labels": labels,
+        "titles": titles,
+        **{f"values[{name!r}]": v for name, v in (values or {}).items()},
+    }
     for name, items in given.items():
         if items is not None and np.shape(items) != (len(mols),):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import numpy as np
 from numpy.typing import ArrayLike
 from rdkit import Chem
 
@@ -13,8 +14,8 @@ from sddfkit.viz.page import Markup, element, figure, joined
 from sddfkit.viz.panels import SERIES
 from sddfkit.viz.words import count, listing, number
 
-WIDTH: Final = 400
-HEIGHT: Final = 300
+WIDTH: Final = 370
+HEIGHT: Final = 260
 """Size of each of the two drawings, pixels."""
 
 
@@ -24,7 +25,7 @@ def swaps(mapping: ArrayLike) -> list[list[int]]:
     >>> swaps([0, 2, 1, 3]), swaps([1, 2, 0])
     ([[1, 2]], [[0, 1, 2]])
     """
-    to = [int(i) for i in mapping]  # type: ignore[union-attr]
+    to: list[int] = np.asarray(mapping).tolist()
     cycles, seen = [], set()
     for start in range(len(to)):
         cycle = []

@@ -84,7 +84,13 @@
     picker.setAttribute("aria-label", "structure");
     const position = element("span", { className: "view-position" });
     const play = button("Play", "step through the structures", () => run(!state.playing));
-    const overlaid = check("Overlay", overlay, (on) => { state.overlay = on; draw(); say(); });
+    const hydrogens = check("Hydrogens", state.hydrogens, (on) => { state.hydrogens = on; drawn = []; draw(); });
+    // Many structures with all their hydrogens are a thicket: they go with the overlay, and come back at a click.
+    const overlaid = check("Overlay", overlay, (on) => {
+      state.overlay = on;
+      if (hydrogens.firstChild.checked === on) hydrogens.firstChild.click(); else draw();
+      say();
+    });
     overlaid.title = "all structures at once, blue to orange in their order (key: o)";
     const labels = element("select", { onchange: () => { state.labels = labels.value; label(); } },
       ...["no labels", "elements", "atom numbers"].map((text) => element("option", { value: text.split(" ")[0] }, text)));
@@ -97,7 +103,7 @@
       position, picker);
     const options = element("div", { className: "view-controls" },
       ...(n > 1 ? [play, overlaid] : []),
-      check("Hydrogens", state.hydrogens, (on) => { state.hydrogens = on; drawn = []; draw(); }),
+      hydrogens,
       labels,
       check("Spin", false, (on) => { state.spin = on; viewer?.spin(on ? "y" : false); }),
       element("span", { className: "view-spacer" }),
@@ -225,7 +231,7 @@
       if (event.ctrlKey || event.metaKey || event.altKey || n === 1) return;
       const target = { ArrowLeft: state.index - 1, ArrowRight: state.index + 1, Home: 0, End: n - 1 }[event.key];
       if (target !== undefined) show(target);
-      else if (event.key === "o") overlaid.querySelector("input").click();
+      else if (event.key === "o") overlaid.firstChild.click();
       else return;
       event.preventDefault();
       event.stopPropagation();
