@@ -58,7 +58,7 @@ Exit codes: 0 done, 1 failed, 2 the command is wrong, 130 interrupted.
 """
 DEBUG = "SDDFKIT_DEBUG"
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -235,7 +235,7 @@ def _sentence(error: Exception) -> str:
             "what is finished is kept, and the same command goes on from there"
         )
     if number in _NOT_ALLOWED:
-        return f"{error}: set paths.root to a folder that you may write, or see to the permissions of this one"
+        return f"{error}: set paths.root to a folder that can be written, or see to the permissions of this one"
     if isinstance(error, (ValueError, OSError, RuntimeError)):
         return str(error) or type(error).__name__
     return f"{type(error).__name__}: {error}; this should not happen: please report it with what --debug shows"

@@ -94,8 +94,9 @@ def predict(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     with _job("predict", cfg, folder, command) as (path, settings):
         with _settings():
             embed = _embedding(cfg, settings)
+            ensemble = find_ensemble(settings["run"], Path(settings["paths"]["root"]))
         table = predict_molecules(
-            ensemble=find_ensemble(settings["run"], Path(settings["paths"]["root"])),
+            ensemble=ensemble,
             molecules=settings["molecules"],
             embed=embed,
             folder=path,
@@ -110,8 +111,10 @@ def evaluate(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     from sddfkit.workflows.predict import find_ensemble
 
     with _job("evaluate", cfg, folder, command) as (path, settings):
+        with _settings():
+            ensemble = find_ensemble(settings["run"], Path(settings["paths"]["root"]))
         numbers = evaluate_run(
-            ensemble=find_ensemble(settings["run"], Path(settings["paths"]["root"])),
+            ensemble=ensemble,
             snapshot=None if settings["data"] is None else Path(settings["data"]),
             folder=path,
             include_seen=settings["include_seen"],
@@ -140,17 +143,16 @@ def _settings() -> Iterator[None]:
     except InstantiationException as error:
         where = str(error).partition("full_key: ")[2].strip()
         raise SettingsError(f"{where or 'the configuration'}: {error.__cause__ or error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise SettingsError(str(error)) from error
 
 
 def _labelling(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the parts that make labels out of molecules."""
-    if settings["properties"]:
-        from sddfkit.qc.properties import property_named
+    from sddfkit.qc.properties import property_named
 
-        for name in settings["properties"]:
-            property_named(name)
+    for name in settings["properties"]:
+        property_named(name)
     open_cluster = instantiate(cfg.cluster)
     open_cluster(Path(settings["paths"]["root"]) / "clusters" / "check")  # checks its settings, starts nothing
     return {

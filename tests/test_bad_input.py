@@ -38,6 +38,8 @@ USAGE = {
     "a limit": (["label", "level.timeout_s=-1"], "must be positive"),
     "a strategy's setting": (["active", "strategy.per_molecule=0"], "per_molecule is 0, expected at least 1"),
     "loop sizes": (["active", "loop.test_size=0"], "loop.test_size is 0, expected at least 1"),
+    "a run": (["predict", "run=nowhere"], "there is no run with an ensemble below"),
+    "no run yet": (["evaluate"], "make one with `sddfkit active` or `sddfkit train`"),
     "a class": (["active", "model.gen._target_=sddfkit.models.gem.GEN"], "cannot be imported"),
 }
 
@@ -180,7 +182,7 @@ def test_a_store_that_cannot_be_used(labelled: Path) -> None:
     store.write_text("this was a store once\n" * 500)
     for name in ("store.sqlite-wal", "store.sqlite-shm"):
         (store.with_name(name)).unlink(missing_ok=True)
-    failed(sddfkit(*LABEL, "molecules.path=mine.smi", cwd=labelled), str(store), "not a database")
+    failed(sddfkit(*LABEL, "molecules.path=mine.smi", cwd=labelled), str(store), "no SQLite database")
     store.unlink()
     store.mkdir()
     failed(sddfkit(*LABEL, "molecules.path=mine.smi", cwd=labelled), f"{store} is a folder, a store is a file")
@@ -206,7 +208,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, disk: Path) -> None:
     (tmp_path / "mine.smi").write_text("O\nCO\nCCO\nCN\nCF\nCS\nCCl\nC=O\nC#N\nCC\n")
     wanted = (*LABEL, "molecules.path=mine.smi", f"paths.root={root}", "conformers.n_conformers=3")
     (disk / "of somebody else").write_bytes(b"0" * (2**21 - 500_000))
-    failed(sddfkit(*wanted, cwd=tmp_path), "full", "the same command goes on from there")
+    failed(sddfkit(*wanted, cwd=tmp_path), "disk is full; free some space", "the same command")
     (disk / "of somebody else").unlink()
     done = sddfkit(*wanted, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -233,8 +235,3 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_data_that_is_no_snapshot(tmp_path: Path) -> None:
     done = sddfkit("train", f"data={tmp_path}", cwd=tmp_path)
     failed(done, f"{tmp_path} is not a snapshot: it has no manifest.json")
-
-
-def test_a_run_that_is_not_there(tmp_path: Path) -> None:
-    failed(sddfkit("predict", "run=nowhere", cwd=tmp_path), "nowhere")
-    failed(sddfkit("evaluate", cwd=tmp_path), "latest")

@@ -11,6 +11,7 @@ from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from sddfkit.chem.connectivity import connectivity_faults
 from sddfkit.chem.fragments import place_fragments
+from sddfkit.chem.molecules import PLACED_PROPERTY
 from sddfkit.chem.rmsd import prune_by_rmsd
 
 FLAGS_PROPERTY = "sddfkit.flags"
@@ -128,6 +129,7 @@ def given(mol: Chem.Mol, *, rng: np.random.Generator) -> Conformers:
     work = Chem.Mol(mol)
     conformers = list(work.GetConformers())
     hydrogens = sum(atom.GetTotalNumHs() for atom in work.GetAtoms())
+    hydrogens += work.GetIntProp(PLACED_PROPERTY) if work.HasProp(PLACED_PROPERTY) else 0
     failures: Counter[str] = Counter()
     if not conformers:
         failures["without 3D coordinates (conformers=etkdg makes some)"] += 1

@@ -14,6 +14,8 @@ from sddfkit.chem.messages import reason_for
 
 Stereo = Literal["enumerate", "refuse", "keep"]
 STEREO_PROPERTY: Final = "sddfkit.stereo"
+PLACED_PROPERTY: Final = "sddfkit.placed_hydrogens"
+"""Property of a molecule with conformers: how many hydrogens its file lacked, so that RDKit placed them."""
 ELEMENTS: Final[frozenset[int]] = frozenset({1, 6, 7, 8, 9, 16, 17})
 """Atomic numbers that the shipped molecule sets cover: H C N O F S Cl."""
 
@@ -193,4 +195,6 @@ def _finished(mol: Chem.Mol, name: str, kind: str) -> Chem.Mol:
     finished = Chem.AddHs(mol, addCoords=mol.GetNumConformers() > 0)
     finished.SetProp("_Name", name or molecule_id(mol))
     finished.SetProp(STEREO_PROPERTY, kind)
+    if mol.GetNumConformers() and finished.GetNumAtoms() > mol.GetNumAtoms():
+        finished.SetIntProp(PLACED_PROPERTY, finished.GetNumAtoms() - mol.GetNumAtoms())
     return finished

@@ -78,8 +78,8 @@ def read_molecules(
     """Stream molecules with explicit hydrogens from a file.
 
     Suffixes, in any letter case: ``.smi .smiles .txt`` (SMILES, white space, name; ``#`` opens a comment line),
-    ``.csv`` (header line; comma, semicolon or tab), ``.sdf``; each also ``.gz``. A 3D conformer of an SDF record is
-    kept.
+    ``.csv`` (header line; comma, semicolon or tab), ``.sdf``; each also ``.gz``. The 3D conformer of an SDF record is
+    kept; records that follow each other and hold the same molecule, atom by atom, become one with all their conformers.
 
     Parameters
     ----------
@@ -130,27 +130,55 @@ def _molecules(
     stream: Iterable[Entry | Unreadable], source: str, limits: _Limits, stereo: Stereo
 ) -> Iterator[Chem.Mol | Rejected]:
     seen: dict[str, int] = {}
+    open_ended: Chem.Mol | None = None  # the records after it may hold more of its conformers
     for entry in stream:
         text = entry.text if len(entry.text) <= 80 else entry.text[:79] + "…"
-        if isinstance(entry, Unreadable):
-            yield Rejected(source, entry.line, text, entry.reason)
-            continue
-        try:
-            found = _isomers(entry, stereo)
-        except MoleculeError as error:
-            yield Rejected(source, entry.line, text, str(error))
-            continue
-        reason = _beyond(found[0], *limits)  # isomers share composition and size
-        if reason:
-            yield Rejected(source, entry.line, text, reason)
+        found = _accepted(entry, limits, stereo)
+        if open_ended is not None:
+            if not isinstance(found, str) and _same_atoms(open_ended, found[0]):
+                open_ended.AddConformer(found[0].GetConformer(), assignId=True)
+                continue
+            yield open_ended
+            open_ended = None
+        if isinstance(found, str):
+            yield Rejected(source, entry.line, text, found)
             continue
         for mol in found:
             first_line = seen.setdefault(molecule_id(mol), entry.line)
+            mol.SetIntProp(LINE_PROPERTY, entry.line)
             if first_line != entry.line:
                 yield Rejected(source, entry.line, text, f"duplicate of line {first_line}")
+            elif mol.GetNumConformers():
+                open_ended = mol
             else:
-                mol.SetIntProp(LINE_PROPERTY, entry.line)
                 yield mol
+    if open_ended is not None:
+        yield open_ended
+
+
+def _accepted(entry: Entry | Unreadable, limits: _Limits, stereo: Stereo) -> list[Chem.Mol] | str:
+    """Isomers of an entry, or why there are none."""
+    if isinstance(entry, Unreadable):
+        return entry.reason
+    try:
+        found = _isomers(entry, stereo)
+    except MoleculeError as error:
+        return str(error)
+    return _beyond(found[0], *limits) or found  # isomers share composition and size
+
+
+def _same_atoms(mol: Chem.Mol, other: Chem.Mol) -> bool:
+    """Whether the other has a conformer of the same molecule, with its atoms and bonds in the same order."""
+    if not other.GetNumConformers() or molecule_id(mol) != molecule_id(other):
+        return False
+    one, two = (
+        [
+            [(atom.GetAtomicNum(), atom.GetFormalCharge()) for atom in each.GetAtoms()],
+            sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), bond.GetBondType()) for bond in each.GetBonds()),
+        ]
+        for each in (mol, other)
+    )
+    return one == two
 
 
 def _isomers(entry: Entry, stereo: Stereo) -> list[Chem.Mol]:

@@ -178,6 +178,7 @@ def active_learning(
                 watch=watch,
             )
             run.ensemble.save(folder / "ensemble")
+            folds.write(folder / "ensemble")
             save_snapshot(labeller.labels, run.references, folder / "snapshot")
             write_metrics(folder, rounds[-1])
             report = write_report(document, molblocks(document, labeller.labels.records), folder)

@@ -15,7 +15,7 @@ from rdkit import Chem
 
 from sddfkit import __version__
 from sddfkit.chem.conformers import Conformers
-from sddfkit.chem.molecules import charge_and_multiplicity, molecule_id
+from sddfkit.chem.molecules import charge_and_multiplicity, element_symbol, molecule_id
 from sddfkit.chem.sources import LINE_PROPERTY, Rejected, read_molecules
 from sddfkit.data.quality import flag
 from sddfkit.data.records import Record, conformer_records, from_document, from_records, to_records
@@ -24,13 +24,10 @@ from sddfkit.data.snapshots import read_snapshot, write_snapshot
 from sddfkit.factory import Batch, BatchOutcome, Cluster, Store, plan
 from sddfkit.factory.export import atom_energies, failures, labelled, record_document
 from sddfkit.factory.jobs import Calculation, plan_atoms
-from sddfkit.qc import inputs as _inputs
-from sddfkit.qc import properties as _properties
+from sddfkit.qc.atoms import GROUND_STATE_MULTIPLICITY
+from sddfkit.qc.inputs import refusal
 from sddfkit.qc.levels import ChosenProgram, Level
-from sddfkit.qc.properties import extract
-
-refusal = getattr(_inputs, "refusal", lambda *a: None)  # INTERIM
-property_named = getattr(_properties, "property_named", None)  # INTERIM
+from sddfkit.qc.properties import extract, property_named
 from sddfkit.workflows.console import progress, say
 
 Embed = Callable[..., Conformers]  # (mol, *, rng)
@@ -134,10 +131,13 @@ def refuse_impossible(read: MoleculeSet, level: Level, chosen: ChosenProgram) ->
     for identity, mol in read.molecules.items():
         numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
         reason = refusal(numbers, *charge_and_multiplicity(mol), level, chosen)
+        if strangers := sorted(set(numbers) - GROUND_STATE_MULTIPLICITY.keys()):
+            names = ", ".join(element_symbol(number) for number in strangers)
+            reason = reason or f"the ground state of the atom {names} is not tabulated, and reference energies need it"
         if reason is None:
             possible[identity] = mol
         else:
-            line = mol.GetIntProp(LINE_PROPERTY) if mol.HasProp(LINE_PROPERTY) else 0
+            line = mol.GetIntProp(LINE_PROPERTY)
             refused.append(Rejected(read.source, line, identity, f"{level.name} by {chosen.program}: {reason}"))
     for item in refused:
         say(f"  rejected {item.source}:{item.line}: {item.reason}   {item.text}")
@@ -190,7 +190,10 @@ def _conformers_of(identity: str, mol: Chem.Mol, embed: Embed, seed: int) -> dic
     """Return what is kept of one molecule: its row, and its records as documents."""
     found = embed(mol, rng=generator(seed, "conformers", identity))
     name = mol.GetProp("_Name") if mol.HasProp("_Name") else identity
-    table = conformer_records(found.mol, name=name, origin=found.method, code_version=__version__)
+    records = []
+    if found.kept:
+        table = conformer_records(found.mol, name=name, origin=found.method, code_version=__version__)
+        records = [record_document(record) for record in to_records(table)]
     return {
         "row": {
             "molecule_id": identity,
@@ -200,7 +203,7 @@ def _conformers_of(identity: str, mol: Chem.Mol, embed: Embed, seed: int) -> dic
             "kept": found.kept,
             "failures": dict(found.failures),
         },
-        "records": [record_document(record) for record in to_records(table)] if found.kept else [],
+        "records": records,
     }
 
 

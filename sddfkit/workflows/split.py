@@ -33,7 +33,10 @@ class Folds:
     unseen: list[Record]
 
     def write(self, folder: Path) -> None:
-        """Write ``split.json`` into the folder of a run: the hash of the split, and the molecule ids of each fold."""
+        """Write ``split.json`` into a folder: the hash of the split, and the molecule ids of each fold.
+
+        An ensemble keeps it too, so that it is never judged, wherever it goes, on what it was trained on.
+        """
         fold = fold_of(self.table)
         names = ("train", "validation", "test", "excluded")
         ids = {name: sorted(key for key, of in fold.items() if of == name) for name in names}

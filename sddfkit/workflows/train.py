@@ -300,4 +300,5 @@ def train_from_snapshot(
         write_metrics(folder, row)
         parent.log_round(row, summaries)
     show_metrics([row])
-    return ensemble.save(folder / "ensemble")
+    folds.write(ensemble.save(folder / "ensemble"))
+    return folder / "ensemble"

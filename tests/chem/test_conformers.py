@@ -177,7 +177,7 @@ def test_given_takes_all_conformers_of_an_sdf_record_as_they_are(tmp_path):
     np.testing.assert_array_equal(positions(several), places)
 
 
-def test_given_refuses_what_has_no_place():
+def test_given_refuses_what_has_no_place(tmp_path):
     bare = given_of(molecules_from_smiles("CCO")[0])
     assert (bare.kept, bare.summary()) == (
         0, "asked 1, kept 0: 1 without 3D coordinates (conformers=etkdg makes some)",
@@ -185,6 +185,10 @@ def test_given_refuses_what_has_no_place():
     heavy = Chem.RemoveHs(embed("CCO", n=2).mol)
     assert given_of(heavy).summary() == "asked 2, kept 0: 2 without positions of 6 hydrogens"
     assert heavy.GetNumConformers() == 2, "the given molecule is left alone"
+    path = tmp_path / "heavy.sdf"
+    path.write_text(Chem.MolToMolBlock(heavy) + "$$$$\n")
+    (read,) = read_molecules(path)  # RDKit places the hydrogens: not what was given
+    assert given_of(read).summary() == "asked 1, kept 0: 1 without positions of 6 hydrogens"
 
     mol = embed("CCO", n=4, prune_rmsd=None).mol
     for atom in (4, 7):

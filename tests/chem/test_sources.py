@@ -183,3 +183,37 @@ def test_shipped_sets_are_clean_and_cover_the_elements(name, count, sizes):
     assert {mol.GetNumHeavyAtoms() for mol in mols} == sizes
     assert {atom.GetAtomicNum() for mol in mols for atom in mol.GetAtoms()} == ELEMENTS
     assert shipped(name).is_file()
+
+
+def test_sdf_records_of_one_molecule_in_a_row_are_its_conformers(tmp_path):
+    from rdkit.Chem import AllChem
+
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCCO"))
+    AllChem.EmbedMultipleConfs(mol, 3, randomSeed=1)
+    mol.SetProp("_Name", "propanol")
+    blocks = [Chem.MolToMolBlock(mol, confId=i) + "$$$$\n" for i in range(3)]
+    other = sdf("CCO", "ethanol", three_d=True)
+    turned = Chem.RenumberAtoms(mol, list(reversed(range(mol.GetNumAtoms()))))
+    path = tmp_path / "poses.sdf"
+    path.write_text("".join([*blocks[:2], Chem.MolToMolBlock(turned) + "$$$$\n", other, blocks[2]]))
+    mols, rejected = split(read_molecules(path))
+    assert names(mols) == ["propanol", "ethanol"]
+    assert [m.GetNumConformers() for m in mols] == [2, 1]
+    for i, conformer in enumerate(mols[0].GetConformers()):
+        written = Chem.MolFromMolBlock(blocks[i], removeHs=False).GetConformer().GetPositions()
+        assert conformer.GetId() == i and (conformer.GetPositions() == written).all()
+    assert [r.reason for r in rejected] == ["duplicate of line 1"] * 2, "in another order of atoms; not in a row"
+
+
+def test_hydrogens_that_an_sdf_record_lacks_are_counted(tmp_path):
+    from rdkit.Chem import AllChem
+
+    from sddfkit.chem.molecules import PLACED_PROPERTY
+
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    path = tmp_path / "a.sdf"
+    path.write_text(Chem.MolToMolBlock(Chem.RemoveHs(mol)) + "$$$$\n" + sdf("CO", "whole", three_d=True))
+    bare, whole = read_molecules(path)
+    assert bare.GetIntProp(PLACED_PROPERTY) == 6 and bare.GetConformer().GetPositions().shape == (9, 3)
+    assert not whole.HasProp(PLACED_PROPERTY)

@@ -213,3 +213,13 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(ensemble, tmp_p
     shutil.copytree(ensemble, tmp_path / "runs" / "sweep" / "3" / "ensemble")
     with pytest.raises(NoSuchRunError, match=r"name one of its jobs, such as run=.*sweep/3"):
         find_ensemble("sweep", tmp_path)
+
+
+def test_sdf_records_of_one_molecule_are_ranked_against_each_other(ensemble, tmp_path):
+    (mol,) = molecules_from_smiles("CCO", name="ethanol")
+    placed = etkdg(mol, 3, np.random.default_rng(0), prune_rmsd=None).mol
+    blocks = [f"{Chem.MolToMolBlock(placed, confId=i)}$$$$" for i in range(3)]
+    rows = rows_of(predicted(ensemble, blocks, tmp_path, conformers.given, "poses.sdf"))
+    assert sorted(int(row["conformer"]) for row in rows) == [0, 1, 2]
+    above = [float(row["relative_energy_kcal_mol"]) for row in rows]
+    assert above[0] == 0.0 < above[1] < above[2]

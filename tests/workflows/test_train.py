@@ -32,7 +32,7 @@ def records() -> list[Record]:
 
 
 def recipe(tmp_path) -> Recipe:
-    return Recipe(NETS, {"module": {}, "threads": 1, "max_epochs": 2}, tmp_path)
+    return Recipe(NETS, {"module": {}, "threads": 1, "checkpoint_every_s": 30, "max_epochs": 2}, tmp_path)
 
 
 @given(folds=st.integers(2, 5), seed=st.integers(0, 1000))
