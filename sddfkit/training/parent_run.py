@@ -73,7 +73,7 @@ class ParentRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        status = "FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
         self._write(lambda: self.client.set_terminated(self.run_id, status), first=True)
 
     def for_members(self) -> dict[str, Any]:

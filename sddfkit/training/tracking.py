@@ -112,6 +112,8 @@ def open_run(
 ) -> Run:
     """Continue the run that belongs to a folder, or make one; its id is kept in ``folder/mlflow-run.json``.
 
+    No other process may be writing into the folder.
+
     Parameters
     ----------
     wanted
@@ -125,6 +127,9 @@ def open_run(
         # A process that was killed between making the run and noting its id leaves the tag alone.
         run = _search(client, experiment_id, {FOLDER_TAG: str(folder.absolute()), **wanted})
     if run is None or any(run.data.tags.get(key) != value for key, value in wanted.items()):
+        if run is not None and run.info.status == "RUNNING":
+            # The folder is ours now: the process that left the run open is gone.
+            client.set_terminated(run.info.run_id, "KILLED")
         given = {key: value for key, value in wanted.items() if value is not None}
         run = client.create_run(
             experiment_id, run_name=run_name, tags={FOLDER_TAG: str(folder.absolute()), **given, **tags}

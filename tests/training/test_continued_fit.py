@@ -168,6 +168,7 @@ def test_below_another_parent_a_member_gets_a_run_with_all_its_epochs(fit_job: d
     assert [step for step, _ in history(fit_job, second, "train/loss")] == list(range(30))
     client = MlflowClient(fit_job["mlflow"]["tracking_uri"])
     assert client.get_run(second).data.tags[PARENT_TAG] == fit_job["mlflow"]["parent_run_id"]
+    assert client.get_run(first).info.status == "KILLED"
 
 
 def test_a_checkpoint_that_does_not_fit_is_left_aside_with_a_word(fit_job: dict, tmp_path: Path) -> None:
