@@ -1,16 +1,18 @@
 """The run of a sweep in MLflow: its jobs are nested below it, and it keeps one table of them all."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
-from sddfkit.training.tracking import find_run, log_params, open_experiment, open_run, tracking_errors
+from sddfkit.training.tracking import TrackingError, find_run, log_params, open_experiment, open_run, tracking_errors
 
 BEST_TAG = "sddfkit.best"
 _TABLE = "summary.json"
+_log = logging.getLogger(__name__)
 
 
 class SweepRun:
@@ -30,11 +32,12 @@ class SweepRun:
     Raises
     ------
     TrackingError
-        Here and in :meth:`finish`, if the database cannot be used.
+        If the database cannot be used. Later on, what it refuses is said in :attr:`warnings` and loses no job.
     """
 
     def __init__(self, settings: Mapping[str, Any], *, run_name: str, overrides: Sequence[str], folder: Path) -> None:
         self.settings = dict(settings)
+        self.warnings: list[str] = []
         self.client, self.experiment_id = open_experiment(**self.settings)
         with tracking_errors(self.settings["tracking_uri"]):
             run = open_run(self.client, self.experiment_id, folder, run_name=run_name, wanted={}, tags={})
@@ -65,17 +68,24 @@ class SweepRun:
         status
             FINISHED, FAILED or KILLED.
         """
+        try:
+            with tracking_errors(self.settings["tracking_uri"]):
+                self._log_table(rows, best)
+                self._tag_best(rows, best)
+                for path in files:
+                    self.client.log_artifact(self.run_id, str(path))
+                self.client.set_terminated(self.run_id, status)
+        except TrackingError as error:
+            _log.warning("%s; the sweep's own files hold the same", error)
+            self.warnings.append(str(error))
+
+    def _log_table(self, rows: Sequence[Mapping[str, Any]], best: int | None) -> None:
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        with tracking_errors(self.settings["tracking_uri"]):
-            table = {"columns": columns, "data": [[row.get(key) for key in columns] for row in rows]}
-            self.client.log_text(self.run_id, json.dumps(table), _TABLE)
-            shown = json.dumps([{"path": _TABLE, "type": "table"}])
-            self.client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, shown)
-            self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, markdown_table(rows, best))
-            self._tag_best(rows, best)
-            for path in files:
-                self.client.log_artifact(self.run_id, str(path))
-            self.client.set_terminated(self.run_id, status)
+        table = {"columns": columns, "data": [[row.get(key) for key in columns] for row in rows]}
+        self.client.log_text(self.run_id, json.dumps(table), _TABLE)
+        shown = json.dumps([{"path": _TABLE, "type": "table"}])
+        self.client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, shown)
+        self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, markdown_table(rows, best))
 
     def _tag_best(self, rows: Sequence[Mapping[str, Any]], best: int | None) -> None:
         for index, row in enumerate(rows):

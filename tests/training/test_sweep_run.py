@@ -50,3 +50,11 @@ def test_a_sweep_without_a_best_job_ends_too(tracking, tmp_path):
     sweep = SweepRun(tracking, run_name="sweep", overrides=OVERRIDES, folder=tmp_path)
     sweep.finish([{"job": 0, "error": "no"}], None, [], "KILLED")
     assert sweep.client.get_run(sweep.run_id).info.status == "KILLED"
+
+
+def test_a_sweep_outlives_what_mlflow_refuses(tracking, tmp_path, caplog):
+    sweep = SweepRun(tracking, run_name="sweep", overrides=OVERRIDES, folder=tmp_path)
+    sweep.client.delete_run(sweep.run_id)
+    sweep.finish([{"job": 0}], 0, [], "FINISHED")
+    assert len(sweep.warnings) == 1
+    assert "the sweep's own files hold the same" in caplog.text
