@@ -199,16 +199,18 @@ class Cluster:
         assert self._client is not None
         alive = set(self._client.ids)
         self._seen |= alive
+        if (
+            self._cluster is None or self.launcher == "ssh"
+        ):  # ssh would start them on the first host, whichever lost them
+            return
         lost = len(self._seen - alive) - self._replaced
-        left = REPLACEMENTS_PER_ENGINE * self.engines - self._replaced
-        # ssh would start them on the first host, whichever host they were lost on
-        n = 0 if self._cluster is None or self.launcher == "ssh" else min(lost, left)
+        n = min(lost, REPLACEMENTS_PER_ENGINE * self.engines - self._replaced)
         if n > 0:
             logger.warning("%d of %d engines are lost; starting as many new ones", lost, self.engines)
             self._replaced += n
             with _environment(self.folder):
                 _run(self._cluster.start_engines(n))
-        if not alive and self._replaced:
+        if not alive and self.engines + self._replaced > len(self._seen):  # some have yet to come
             with contextlib.suppress(TimeoutError, ipp.error.TimeoutError):
                 self._client.wait_for_engines(1, timeout=self.start_timeout_s, interactive=False)
             self._seen |= set(self._client.ids)

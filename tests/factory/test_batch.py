@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from sddfkit.data.records import Record
-from sddfkit.factory import Batch, Cluster, Store, plan
+from sddfkit.factory import Batch, Cluster, ClusterError, Store, plan
+from sddfkit.factory import cluster as cluster_module
 from sddfkit.factory.batch import collect
-from sddfkit.factory.cluster import end_abandoned, marked
+from sddfkit.factory.cluster import OWNER_FILE, Owner, end_abandoned, marked, read_owner
 from sddfkit.factory.export import failures, labelled, record_document
 from sddfkit.factory.jobs import estimated_cost, plan_atoms
 from sddfkit.factory.retry import verdict
@@ -203,7 +204,7 @@ def test_verdicts(error_class, failures_so_far, state):
 
 
 @pytest.mark.slow
-def test_a_real_cluster_labels_survives_a_lost_engine_and_leaves_nothing(store, tmp_path):
+def test_a_real_cluster_labels_replaces_a_lost_engine_and_leaves_nothing(store, tmp_path):
     psutil = pytest.importorskip("psutil")
     records = [water(0.9 + 0.002 * i) for i in range(60)]
     asked, _ = ask(store, records)
@@ -214,21 +215,60 @@ def test_a_real_cluster_labels_survives_a_lost_engine_and_leaves_nothing(store, 
         _, engines = cluster.executor()
         started = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
         assert engines == 2 and len(started) >= 3
+        (first, second) = cluster.engine_pids()
 
         def kill_one_engine(steps, total):
             for i, step in enumerate(steps):
                 if i == 5:
-                    os.kill(cluster.engine_pids()[0], signal.SIGKILL)
+                    os.kill(first, signal.SIGKILL)
                 yield step
 
         outcome = batch.run(cluster.executor, progress=kill_one_engine)
+        assert (outcome.computed, outcome.failed) == (60, 0)
+        cluster._client.wait_for_engines(2, timeout=60, interactive=False)
+        pids = cluster.engine_pids()
+        assert len(pids) == 2 and second in pids and first not in pids
         started += [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
-    assert (outcome.computed, outcome.failed) == (60, 0)
     assert len(store.select(sa.select(results.c.key))) == 60
     deadline = time.monotonic() + 10
     while any(p.is_running() and p.status() != "zombie" for p in started) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert [p.cmdline() for p in started if p.is_running() and p.status() != "zombie"] == []
+
+
+@pytest.mark.slow
+def test_all_engines_are_replaced_but_not_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "REPLACEMENTS_PER_ENGINE", 1)
+    with Cluster(tmp_path / "cluster", engines=1) as cluster:
+        for _ in range(2):
+            executor, engines = cluster.executor()
+            assert engines == 1
+            with pytest.raises(Exception, match="EngineError"):
+                executor.submit(signal.raise_signal, signal.SIGKILL).result()
+        with pytest.raises(ClusterError, match="all 2 engines are lost"):
+            cluster.executor()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.3, 1.5])
+def test_an_interrupt_while_the_engines_start_is_quiet_and_leaves_nothing(tmp_path, after_s):
+    code = (
+        "import sys, threading, _thread, time; from sddfkit.factory import Cluster\n"
+        f"with Cluster({str(tmp_path / 'clusters' / 'c')!r}, engines=1) as cluster:\n"
+        "    print('ready', flush=True)\n"
+        "    try: cluster.executor(); time.sleep(60)\n"
+        "    except KeyboardInterrupt: print('interrupted', flush=True)\n"
+    )
+    job = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert job.stdout.readline() == "ready\n"
+    time.sleep(after_s)
+    job.send_signal(signal.SIGINT)
+    said, complained = job.communicate(timeout=60)
+    assert (said, complained, job.returncode) == ("interrupted\n", "", 0)
+    assert not [item for item in marked() if item.folder.parent == tmp_path / "clusters"]
+    assert list((tmp_path / "clusters").iterdir()) == []
 
 
 @pytest.mark.slow
@@ -240,14 +280,27 @@ def test_a_cluster_left_by_a_killed_run_is_ended_by_the_next(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     left = [item.process for item in marked() if item.folder == tmp_path / "first"]
-    assert left
-    with Cluster(tmp_path / "second", engines=1):
-        assert not any(process.is_running() for process in left)
-    with Cluster(tmp_path / "third", engines=1) as living:
+    assert left and read_owner(tmp_path / "first") is not None
+    with Cluster(tmp_path / "first", engines=1) as living:
+        assert not any(process.is_running() for process in left) and not (tmp_path / "first").exists()
         living.executor()
         assert end_abandoned(tmp_path) == 0, "a cluster whose owner lives is left alone"
         assert [item.folder for item in marked() if item.folder.parent == tmp_path]
     assert not [item for item in marked() if item.folder.parent == tmp_path]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_of_another_machine_is_never_touched(tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / OWNER_FILE).write_text(json.dumps(Owner("another-host", 1, 0.0)._asdict()))
+    assert end_abandoned(tmp_path) == 0 and folder.exists()
+    with (
+        pytest.raises(ClusterError, match=r"belongs to process 1 on another-host.* remove the folder"),
+        Cluster(folder, engines=1) as cluster,
+    ):
+        cluster.executor()
+    assert read_owner(folder) == Owner("another-host", 1, 0.0)
 
 
 def test_two_processes_may_make_a_store_together(tmp_path):
