@@ -267,13 +267,13 @@ class Labeller:
             failed = failures(store, [item.key for item in asked])
         for row in failed:
             self.labels.failed[row["key"]] = row
-        for refusal in refusals:
-            self.labels.failed[refusal.record_id] = {
+        for refused in refusals:
+            self.labels.failed[refused.record_id] = {
                 "key": None,
-                "record_id": refusal.record_id,
-                "label": refusal.name,
+                "record_id": refused.record_id,
+                "label": refused.name,
                 "error_class": "input",
-                "error_message": refusal.reason,
+                "error_message": refused.reason,
             }
         say(
             f"{description}: {outcome.known} known before, {outcome.computed} computed, "
