@@ -1,0 +1,89 @@
+"""Two programs, one answer: Psi4 and PySCF, which share no line of code, check each other.
+
+With exact integrals (``level=wb97x_631gd_exact``) the same number comes out of both; with density fitting
+(``level=wb97x_631gd``) the same conformer energies. Geometries are ETKDG's as they are: strained, in no special frame.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from qcelemental.models.v2 import AtomicResult
+from rdkit import Chem
+from rdkit.Chem import AllChem
+
+from sddfkit.qc import Level, atomic_input, compute
+from sddfkit.units import EV_TO_KCAL_MOL, HARTREE_TO_EV
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("needs_psi4")]
+
+ENERGY_PER_HEAVY_ATOM = 3e-6  # hartree
+GRADIENT = 1e-4  # hartree/bohr
+CONFORMER_ENERGY = 0.1  # kcal/mol
+
+MOLECULES = {
+    "hydrogen cyanide": "C#N",
+    "chlorine fluoride": "FCl",
+    "methanethiolate, an anion": "C[S-]",
+    "carbonyl sulfide": "O=C=S",
+    "sulfur dioxide": "O=S=O",
+    "nitrogen dioxide, a radical": "[O]N=O",
+    "cyanogen chloride": "ClC#N",
+    "nitryl chloride": "O=[N+]([O-])Cl",
+    "sulfuryl chloride fluoride": "O=S(=O)(F)Cl",
+    "oxalyl fluoride": "FC(=O)C(=O)F",
+}
+"""All seven elements, two to six heavy atoms, few hydrogens; S(IV) and S(VI) ask most of the quadrature."""
+
+FLEXIBLE = {"1,2-dichloroethane": "ClCCCl", "ethylene glycol": "OCCO", "dimethyl disulfide": "CSSC"}
+
+
+def embedded(smiles: str, n_conformers: int) -> tuple[Chem.Mol, list[np.ndarray]]:
+    """Hydrogens added, and ETKDG positions (n, 3) in Å."""
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    ids = AllChem.EmbedMultipleConfs(mol, n_conformers, randomSeed=7)
+    return mol, [mol.GetConformer(i).GetPositions() for i in ids]
+
+
+def computed(level: Level, program: str, mol: Chem.Mol, positions: np.ndarray, driver: str) -> AtomicResult:
+    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    multiplicity = 1 + sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
+    specification = level.specification(program, driver)  # type: ignore[arg-type]
+    result = compute(atomic_input(numbers, positions, Chem.GetFormalCharge(mol), multiplicity, specification))
+    assert result.success, result.error
+    return result
+
+
+def test_the_molecules_are_as_they_are_said_to_be() -> None:
+    mols = [Chem.AddHs(Chem.MolFromSmiles(smiles)) for smiles in MOLECULES.values()]
+    assert {atom.GetSymbol() for mol in mols for atom in mol.GetAtoms()} == {"H", "C", "N", "O", "F", "S", "Cl"}
+    assert {mol.GetNumHeavyAtoms() for mol in mols} == {2, 3, 4, 5, 6}
+    assert len(mols) == 10
+
+
+@pytest.mark.parametrize("name", MOLECULES)
+def test_exact_integrals_give_the_same_number(levels: Callable[[str], Level], name: str) -> None:
+    level = levels("wb97x_631gd_exact")
+    mol, (positions,) = embedded(MOLECULES[name], 1)
+    psi4, pyscf = (computed(level, program, mol, positions, "gradient").properties for program in ("psi4", "pyscf"))
+    assert psi4.calcinfo_nbasis == pyscf.calcinfo_nbasis
+    difference = abs(psi4.return_energy - pyscf.return_energy) / mol.GetNumHeavyAtoms()
+    assert difference <= ENERGY_PER_HEAVY_ATOM, f"{difference * 1e6:.2f} µEh per heavy atom"
+    assert np.abs(psi4.return_gradient - pyscf.return_gradient).max() <= GRADIENT
+
+
+@pytest.mark.parametrize("name", FLEXIBLE)
+def test_density_fitting_gives_the_same_conformer_energies(levels: Callable[[str], Level], name: str) -> None:
+    level = levels("wb97x_631gd")
+    mol, conformers = embedded(FLEXIBLE[name], 3)
+    run = functools.partial(computed, level, mol=mol, driver="energy")
+    energies = {
+        program: np.array([run(program, positions=x).properties.return_energy for x in conformers])
+        for program in ("psi4", "pyscf")
+    }
+    relative = {program: (e - e[0]) * HARTREE_TO_EV * EV_TO_KCAL_MOL for program, e in energies.items()}
+    assert np.ptp(relative["psi4"]) > 5 * CONFORMER_ENERGY, "conformers as alike as this could not tell"
+    np.testing.assert_allclose(relative["psi4"], relative["pyscf"], atol=CONFORMER_ENERGY, rtol=0)
