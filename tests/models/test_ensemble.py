@@ -116,12 +116,12 @@ print(json.dumps([ensemble.card, energies.tolist(), ensemble.references.to_dict(
 def test_a_copied_folder_is_all_that_another_machine_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "here" / "mine"
     own.mkdir(parents=True)
-    (own / "own_net.py").write_text("from sddfkit.models import GEN\nclass Own(GEN):\n    pass\n")
+    (own / "carried_net.py").write_text("from sddfkit.models import GEN\nclass Own(GEN):\n    pass\n")
     monkeypatch.syspath_prepend(own)
     odd = ReferenceEnergies({1: -13.6 - 1 / 3, 6: np.nextafter(-1030.0, 0), 8: -2040.0 / 0.7}, "made up")
     folders = [
         member(tmp_path / "here" / name, name, target, odd)
-        for name, target in (("gen", "sddfkit.models.gen.GEN"), ("own", "own_net.Own"))
+        for name, target in (("gen", "sddfkit.models.gen.GEN"), ("own", "carried_net.Own"))
     ]
     ensemble = Ensemble.from_members(folders, n_train=3)
     saved = ensemble.save(tmp_path / "here" / "ensemble")
@@ -137,8 +137,9 @@ def test_a_copied_folder_is_all_that_another_machine_needs(tmp_path: Path, monke
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     failed = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert "EnsembleError: the member own of copy cannot be rebuilt" in failed.stderr
-    assert "install the package own_net, or put the folder that holds own_net.py or own_net/ on PYTHONPATH" in (
-        failed.stderr.replace("\n", " ")
+    assert (
+        "install the package carried_net, or put the folder that holds carried_net.py or carried_net/ on PYTHONPATH"
+        in (failed.stderr.replace("\n", " "))
     )
     environment["PYTHONPATH"] = "code"
     done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True)
