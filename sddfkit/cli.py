@@ -181,7 +181,7 @@ def _sweep(verb: str, given: "argparse.Namespace", arguments: list[str], cfg: "D
             print(f"job {item['job']} {item['state']}: {item['reason']}", file=sys.stderr)
     print(f"sweep: {folder / sweep.SUMMARY}")
     if best is not None:
-        print(f"best: job {best} by its error on the validation fold; its ensemble: {folder / sweep.BEST}")
+        print(f"best: job {rows[best]['job']} by its error on the validation fold; its ensemble: {folder / sweep.BEST}")
     return code or (0 if done else 1)
 
 

@@ -68,7 +68,9 @@ def absolute_root(cfg: DictConfig) -> DictConfig:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings of a job as plain dictionaries and lists, all interpolations resolved."""
-    job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # whose own settings need a running job
+    job = OmegaConf.masked_copy(
+        cfg, [str(key) for key in cfg if key != "hydra"]
+    )  # whose own settings need a running job
     container = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     assert isinstance(container, Mapping)
     return {str(key): value for key, value in container.items()}

@@ -50,7 +50,9 @@ def composed(
             parsed = [_parse(text) for text in overrides]
             first = [_first(override, multirun) for override in parsed]
             cfg = compose(verb, overrides=[*first, *search], return_hydra_config=True)
-            job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # hydra's own needs a running job
+            job = OmegaConf.masked_copy(
+                cfg, [str(key) for key in cfg if key != "hydra"]
+            )  # hydra's own needs a running job
             OmegaConf.to_container(job, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise SettingsError(_explained(error, verb, overrides, search)) from error

@@ -35,19 +35,20 @@ def summary(folder: Path, varied: Sequence[str]) -> list[dict[str, Any]]:
     """
     rows = []
     for job in sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)):
-        overrides = OmegaConf.load(job / ".hydra" / "overrides.yaml") if (job / ".hydra").is_dir() else []
-        given = dict(str(text).split("=", 1) for text in overrides)
+        kept = job / ".hydra" / "overrides.yaml"
+        overrides = [str(text) for text in OmegaConf.load(kept)] if kept.is_file() else []
+        given = dict(text.split("=", 1) for text in overrides if "=" in text)
         state = state_of(job)
         row: dict[str, Any] = {"job": int(job.name), **{key: given.get(key) for key in varied}}
         row |= {"state": state.get("state", "not started"), "reason": state.get("reason", "")}
-        rows.append(row | _metrics(job))
+        rows.append(row | _metrics(job) | {"mlflow_run_id": _mlflow_run_id(job)})
     return rows
 
 
 def best_of(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the number of the finished job with the smallest energy error on the validation fold, if there is one."""
-    judged = [row for row in rows if row["state"] == FINISHED and SCORE in row]
-    return min(judged, key=lambda row: (row[SCORE], row["job"]))["job"] if judged else None
+    """Return the index of the finished job with the smallest energy error on the validation fold, if there is one."""
+    judged = [index for index, row in enumerate(rows) if row["state"] == FINISHED and SCORE in row]
+    return min(judged, key=lambda index: rows[index][SCORE]) if judged else None
 
 
 def keep(folder: Path, rows: Sequence[Mapping[str, Any]], best: int | None) -> list[Path]:
@@ -59,7 +60,7 @@ def keep(folder: Path, rows: Sequence[Mapping[str, Any]], best: int | None) -> l
         writer.writerows(rows)
     if best is not None:
         partial = folder / f".{BEST}.{os.getpid()}.part"
-        shutil.copytree(folder / str(best) / "ensemble", partial)
+        shutil.copytree(folder / str(rows[best]["job"]) / "ensemble", partial)
         shutil.rmtree(folder / BEST, ignore_errors=True)
         partial.rename(folder / BEST)
     return [folder / SUMMARY]
@@ -67,8 +68,7 @@ def keep(folder: Path, rows: Sequence[Mapping[str, Any]], best: int | None) -> l
 
 def parent_run_id(folder: Path) -> str | None:
     """Return the MLflow run of the sweep that a job's folder belongs to, if it belongs to one."""
-    found = state_of(folder.parent, SWEEP).get("mlflow_run_id")
-    return str(found) if found else None
+    return _mlflow_run_id(folder.parent) if (folder.parent / SWEEP).is_file() else None
 
 
 def end_with_sweep(folder: Path) -> None:
@@ -85,6 +85,11 @@ def end_with_sweep(folder: Path) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _mlflow_run_id(folder: Path) -> str | None:
+    path = folder / "mlflow-run.json"
+    return str(json.loads(path.read_text())["run_id"]) if path.is_file() else None
 
 
 def _metrics(job: Path) -> dict[str, Any]:

@@ -219,6 +219,9 @@ def _run(trainers: Trainers, jobs: Mapping[str, dict[str, Any]], description: st
     futures = {trainers.submit(job): name for name, job in jobs.items()}
     done: Iterable[Future[dict[str, Any]]] = progress(description)(as_completed(futures), len(futures))
     found = {futures[future]: future.result() for future in done}
+    for name, summary in sorted(found.items()):
+        for warning in summary.get("warnings", ()):
+            say(f"  {name}: {warning}")
     return {name: found[name] for name in jobs}  # in the order of the recipe, not of completion
 
 
