@@ -144,12 +144,12 @@ def energy_against_rmsd(
     lowest = known[np.argsort(y[known])]
     axes.plot(x[lowest[0]], y[lowest[0]], "o", color=ORANGE, ms=8, mec=INK, mew=0.8)
     width, height = float(x[known].max()) or 1.0, float(y[known].max()) or 1.0
-    for i in lowest[: MOST_NAMES if known.size <= MOST_NAMES else 8]:
-        right, up = (x[known] - x[i]) / width, (y[known] - y[i]) / height
-        crowded = bool(((right > 0) & (right < 0.07) & (abs(up) < 0.06)).any())
+    named = lowest[: MOST_NAMES if known.size <= MOST_NAMES else 8]
+    points = np.column_stack([x / width, y / height])
+    for i, offset in zip(named, _free_places(points[named], points[known]), strict=True):
         axes.annotate(
-            str(labels[i]), (x[i], y[i]), xytext=(-5 if crowded else 5, 3), textcoords="offset points",
-            ha="right" if crowded else "left", fontsize=8.5, color=MUTED,
+            str(labels[i]), (x[i], y[i]), xytext=(310 * offset[0], 220 * offset[1]), textcoords="offset points",
+            ha="center", va="center", fontsize=8.5, color=MUTED,
         )  # fmt: skip
     axes.set_xlim(-0.06 * width, 1.1 * width)
     axes.set_ylim(-0.06 * height, 1.12 * height)
@@ -200,6 +200,28 @@ def predicted_energies(
 def _relative(values: ArrayLike) -> NDArray[np.float64]:
     given = np.asarray(values, dtype=float)
     return np.asarray(given - given.mean()) if given.size else given
+
+
+def _free_places(named: NDArray[np.float64], points: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Return for each point where to write its name, as an offset: where neither a point nor another name is.
+
+    Parameters
+    ----------
+    named, points : (m, 2) and (k, 2) float, in fractions of the panel.
+    """
+    taken = list(points)
+    places = []
+    for point in named:
+        others = [other for other in taken if not np.array_equal(other, point)]
+        tried = [(0.03, 0.025), (-0.03, 0.025), (0.0, -0.05), (0.0, 0.055), (0.035, -0.02), (-0.035, -0.02)]
+        free = (
+            place
+            for place in tried
+            if not any((np.abs(other - point - place) < (0.035, 0.04)).all() for other in others)
+        )
+        places.append(next(free, tried[0]))
+        taken.append(point + places[-1])
+    return places
 
 
 def _write_cells(axes: Axes, values: NDArray[np.float64]) -> None:

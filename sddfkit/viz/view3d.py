@@ -125,19 +125,17 @@ def scene(
     overlay : whether all are drawn at once.
     align : turn the structures for looking, see `aligned`.
     """
-    graphs = list(dict.fromkeys(map(_graph, mols)))
-    positions = aligned(mols) if align else [mol.GetConformer().GetPositions() for mol in mols]
+    keys = [_graph(mol) for mol in mols]
+    place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    positions = _aligned(mols, keys) if align else [mol.GetConformer().GetPositions() for mol in mols]
     frames = [
-        {"title": title, "caption": caption, "graph": graphs.index(_graph(mol)), "xyz": np.round(x, 3).ravel().tolist()}
-        for mol, x, title, caption in zip(mols, positions, titles, captions, strict=True)
+        {"title": title, "caption": caption, "graph": place[key], "xyz": np.round(x, 3).ravel().tolist()}
+        for key, x, title, caption in zip(keys, positions, titles, captions, strict=True)
     ]
     for frame, identity in zip(frames, ids or (), strict=ids is not None):
         frame["id"] = identity
-    first = {graphs.index(_graph(mol)): mol for mol in reversed(mols)}
-    drawn = [
-        {"elements": [atom.GetSymbol() for atom in first[i].GetAtoms()], "bonds": _bonds(first[i])}
-        for i in range(len(graphs))
-    ]
+    first = [mols[keys.index(key)] for key in place]
+    drawn = [{"elements": [atom.GetSymbol() for atom in mol.GetAtoms()], "bonds": _bonds(mol)} for mol in first]
     return {"graphs": drawn, "frames": frames, "overlay": overlay}
 
 
@@ -173,11 +171,14 @@ def aligned(mols: Sequence[Chem.Mol]) -> list[Float]:
     Only rotations and translations: every distance stays. A conformer is fitted to the first structure with the same
     atoms and bonds, by the exact symmetry-corrected RMSD of the heavy atoms (of all, if fewer than three are heavy).
     """
+    return _aligned(mols, [_graph(mol) for mol in mols])
+
+
+def _aligned(mols: Sequence[Chem.Mol], graphs: Sequence[tuple[Any, ...]]) -> list[Float]:
     first: dict[tuple[Any, ...], tuple[Molecule, list[int], Float]] = {}
     turned: list[Float] = []
-    for mol in mols:
+    for mol, graph in zip(mols, graphs, strict=True):
         x = mol.GetConformer().GetPositions()
-        graph = _graph(mol)
         if graph in first:
             molecule, atoms, reference = first[graph]
             fit = flashrmsd_cy.rmsd(reference[atoms], x[atoms], molecule, align=True, time_limit_s=FIT_LIMIT_S)

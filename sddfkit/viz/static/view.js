@@ -158,7 +158,7 @@
     const zoom = () => {
       if (!viewer) return;
       viewer.zoomTo(state.overlay ? {} : { model: models[state.index] });
-      viewer.zoom(1.15);
+      viewer.zoom(stage.clientWidth > 1.4 * stage.clientHeight ? 1.15 : 0.95);
       viewer.render();
     };
 
