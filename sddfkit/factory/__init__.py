@@ -13,7 +13,11 @@ batch
     the calculations that somebody asked for under one name; :class:`Batch` runs them on an executor.
 spool
     a folder where an engine puts a finished result before it says so. Whatever dies, the next opening of the store
-    collects what lies there.
+    collects what lies there. An engine that does not share the store's disk keeps a spool of its own, which is handed
+    over as soon as the engine is reached.
+cluster
+    where the engines are: on this machine, behind ssh, in a batch queue (:mod:`sddfkit.factory.launchers`), or started
+    by somebody else.
 
 Only the process that opened the store for writing changes it; engines never open it. Results stay in atomic units
 (bohr, hartree) as QCSchema documents; :func:`sddfkit.factory.export.labelled` converts them.

@@ -166,7 +166,8 @@ class Cluster:
             self._cluster = self.make()
             try:
                 _run(self._cluster.start_cluster())
-                self._client = _run(self._cluster.connect_client())
+                with _encrypted_is_enough():
+                    self._client = _run(self._cluster.connect_client())
                 self._client.wait_for_engines(first, timeout=self.start_timeout_s, interactive=False)
             except Exception as error:  # each launcher has errors of its own
                 tail = self._log_tail()
@@ -184,7 +185,8 @@ class Cluster:
                 "here (it is a secret), or check cluster.connection_file"
             )
         try:
-            self._client = ipp.Client(str(file), timeout=min(self.start_timeout_s, 30.0))
+            with _encrypted_is_enough():
+                self._client = ipp.Client(str(file), timeout=min(self.start_timeout_s, 30.0))
             self._client.wait_for_engines(self.engines, timeout=self.start_timeout_s, interactive=False)
         except Exception as error:
             self.stop()
@@ -422,6 +424,18 @@ def _run_within(limit_s: float, stop: Callable[[], Coroutine[Any, Any, None]]) -
         problems.append(f"no answer within {limit_s:g} s")
     for problem in problems:
         logger.warning("a cluster could not be stopped in order (%s); its engines end by themselves", problem)
+
+
+@contextlib.contextmanager
+def _encrypted_is_enough() -> Iterator[None]:
+    """Keep back the warning that messages are not signed: CurveZMQ takes the place of signatures."""
+    log = logging.getLogger("traitlets")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _words(error: BaseException) -> str:

@@ -126,6 +126,8 @@ def now() -> str:
 class Store:
     """A store opened for writing by this process, or by any number of processes for reading.
 
+    A store opened for writing has an ``owner``: what engines must know to find its spool, or to keep one of their own.
+
     Parameters
     ----------
     path

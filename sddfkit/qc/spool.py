@@ -9,6 +9,7 @@ spool of its own instead, per user and store, until the coordinator has it hande
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -126,10 +127,9 @@ def own_folders(store: str) -> list[Path]:
     if not re.fullmatch(r"[0-9a-f]{32}", store):
         raise ValueError(f"the id of a store has 32 hexadecimal digits, got {store!r}")
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111 (never raises)
-    temporary = Path(tempfile.gettempdir()) / f"sddfkit-{os.getuid()}"
-    with contextlib.suppress(OSError):
-        temporary.mkdir(mode=0o700, exist_ok=True)
-    bases = [Path(state) / "sddfkit", *([temporary] if _private(temporary) else [])]
+    temporary = _temporary_base()
+    usable = not temporary.exists() or _private(temporary)
+    bases = [Path(state) / "sddfkit", *([temporary] if usable else [])]
     return [base / "spool" / store for base in bases if base.is_absolute()]
 
 
@@ -153,6 +153,26 @@ def drop_kept(store: str, handed_over: Mapping[str, int]) -> None:
     for folder in own_folders(store):
         with contextlib.suppress(OSError):  # not empty, or not there
             folder.rmdir()
+
+
+def write_outcome(path: Path, document: Mapping[str, Any]) -> None:
+    """As `write_json`; a folder in a place open to all is made for this user alone.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or written, or is not this user's alone.
+    """
+    base = _temporary_base()
+    if path.is_relative_to(base):
+        base.mkdir(mode=0o700, exist_ok=True)
+        if not _private(base):
+            raise PermissionError(errno.EPERM, "the folder is open to others", str(base))
+    write_json(path, document)
+
+
+def _temporary_base() -> Path:
+    return Path(tempfile.gettempdir()) / f"sddfkit-{os.getuid()}"
 
 
 def _kept_files(store: str) -> Iterator[tuple[Path, int]]:

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from sddfkit.qc.child import ChildLostError
 from sddfkit.qc.errors import ErrorType, failure
-from sddfkit.qc.spool import Owner, folders_for, read_outcome, spool_path, write_json
+from sddfkit.qc.spool import Owner, folders_for, read_outcome, spool_path, write_outcome
 from sddfkit.qc.usage import tree_usage
 from sddfkit.qc.worker_process import WorkerProcess
 
@@ -126,7 +126,7 @@ def calculate(
     problems = []
     for path in paths:
         try:
-            write_json(path, document)
+            write_outcome(path, document)
         except OSError as problem:
             problems.append(f"{path}: {problem}")
         else:

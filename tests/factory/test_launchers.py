@@ -11,14 +11,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+import sqlalchemy as sa
 from hydra.utils import instantiate
 from ipyparallel.cluster import launcher as ipp_launchers
 
 from sddfkit.config import load
-from sddfkit.factory import ClusterError, launchers
+from sddfkit.factory import Batch, ClusterError, Store, launchers
 from sddfkit.factory.cluster import end_abandoned, marked
+from sddfkit.factory.jobs import plan_atoms
+from sddfkit.factory.store import attempts
+from sddfkit.qc.levels import Level
 
 HERE = sys.executable
+LEVEL = Level(name="GFN2-xTB", method="GFN2-xTB", basis=None, programs={"tblite": {}})
 
 
 def configured(tmp_path: Path, name: str, *overrides: str):
@@ -169,6 +174,13 @@ def test_engines_elsewhere_compute_encrypted_and_are_ended(name, tools, tmp_path
         wait_until(lambda: cluster.executor()[1] == 2)
         pids = cluster.engine_pids()
         assert len(set(pids)) == 2
+        asked = list(plan_atoms({1, 2, 3, 6, 7, 8}, LEVEL, LEVEL.choose()).values())
+        with Store(tmp_path / "store.sqlite") as store:
+            batch = Batch(store, "atoms")
+            batch.add(asked)
+            outcome = batch.run(cluster.executor)
+            assert (outcome.computed, outcome.failed) == (6, 0)
+            assert {row["pid"] for row in store.select(sa.select(attempts.c.pid))}.isdisjoint({os.getpid()})
         secrets = {executor.submit(os.getenv, "IPP_CONNECTION_INFO").result() for _ in range(4)}
         (client_file,) = cluster.folder.glob("profile/security/*-client.json")
         assert '"curve_serverkey": null' not in client_file.read_text()

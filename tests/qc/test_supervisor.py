@@ -21,6 +21,7 @@ from qcelemental.models.v2 import AtomicInput, AtomicResult, FailedOperation
 
 from sddfkit.qc import extract, supervisor
 from sddfkit.qc.scratch import Scratch
+from sddfkit.qc.spool import Owner
 from sddfkit.qc.supervisor import calculate, close
 
 FIELDS = {
@@ -168,6 +169,20 @@ def test_a_bad_job_is_a_stored_input_error(tmp_path: Path, job: dict[str, Any], 
     assert sentence in summary["error_message"]
     assert Path(summary["path"]).parent == tmp_path / "spool"
     assert read(summary)["result"]["success"] is False
+
+
+def test_an_engine_without_the_coordinators_disk_keeps_and_answers_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_input: Callable[..., AtomicInput], molecules: Any
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    owner = Owner("a" * 32, "token")
+    job = {"key": "k", "input": make_input("tblite", molecules["water"]).model_dump(mode="json")}
+    asked = {"spool": str(tmp_path / "not here"), "timeout_s": 60, "memory_gib": 2, "owner": owner}
+    first, second = calculate(job, **asked), calculate(job, **asked)
+    assert first["success"] and Path(first["path"]).is_relative_to(tmp_path / "state")
+    assert second == first, "what lies in the spool is not computed again"
+    assert not (tmp_path / "not here").exists()
+    assert json.loads(Path(first.pop("path")).read_text()) == first
 
 
 def test_a_spool_that_cannot_be_written_is_said(
