@@ -71,3 +71,13 @@ def test_a_level_that_cannot_be_is_refused() -> None:
         Level("x", "wb97x", "6-31g(d)", PYSCF_FIRST).specification("psi4")
     with pytest.raises(ProgramMissingError, match="no harness for 'orca': known: psi4, pyscf, tblite"):
         Level("x", "wb97x", "6-31g(d)", {"orca": {}}).choose()
+
+
+def test_the_exact_level_is_exact_and_alike(levels: Callable[[str], Level]) -> None:
+    level = levels("wb97x_631gd_exact")
+    psi4, pyscf = level.programs["psi4"], level.programs["pyscf"]
+    assert (level.method, level.basis) == (levels("wb97x_631gd").method, levels("wb97x_631gd").basis)
+    assert psi4["scf_type"] == "pk" and pyscf["density_fit"] is False
+    assert [psi4["dft_radial_points"], psi4["dft_spherical_points"]] == pyscf["atom_grid"] == [99, 590]
+    assert psi4["dft_pruning_scheme"] == "flat" and pyscf["prune"] is None
+    assert psi4["dft_bs_radius_alpha"] == pyscf["psi4_radius_alpha"]

@@ -16,7 +16,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Final
 
 import qcengine
@@ -46,7 +46,7 @@ def _find() -> tuple[dict[str, Harness], dict[str, str]]:
     return found, unloadable
 
 
-def _harness_classes(module: object) -> list[type[Harness]]:
+def _harness_classes(module: ModuleType) -> list[type[Harness]]:
     """Concrete harness classes that a module defines itself, in the order of their names."""
     return [
         value
