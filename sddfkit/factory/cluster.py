@@ -169,13 +169,19 @@ class Cluster:
                 with _encrypted_is_enough():
                     self._client = _run(self._cluster.connect_client())
                 self._client.wait_for_engines(first, timeout=self.start_timeout_s, interactive=False)
-            except Exception as error:  # each launcher has errors of its own
+            except (TimeoutError, ipp.error.TimeoutError) as error:
                 tail = self._log_tail()
                 self.stop()
                 raise ClusterError(
                     f"{first} of {self.engines} engines by the launcher {self.launcher!r} did not register within "
-                    f"{self.start_timeout_s:g} s ({_words(error)}): look at the settings of cluster={self.launcher}, "
-                    f"above all cluster.controller_location and the Python that the engines run{tail}"
+                    f"{self.start_timeout_s:g} s ({error}): look at the settings of cluster={self.launcher}, above all "
+                    f"controller_location and the Python that the engines run{tail}"
+                ) from error
+            except Exception as error:  # each launcher has errors of its own
+                self.stop()
+                raise ClusterError(
+                    f"the engines could not be started by the launcher {self.launcher!r} ({_words(error)}): look at "
+                    f"the settings of cluster={self.launcher}, and whether its programs can be used on this machine"
                 ) from error
 
     def _connect(self, file: Path) -> None:

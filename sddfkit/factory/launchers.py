@@ -252,12 +252,7 @@ def by_mpi(
 
 
 def connected(
-    folder: str | Path, *, connection_file: str | Path | None, engines: int = 1, start_timeout_s: float = 120.0
+    folder: str | Path, *, connection_file: str | Path, engines: int = 1, start_timeout_s: float = 120.0
 ) -> Cluster:
     """Return a cluster that somebody else started, known by its client connection file; it is never stopped."""
-    if not connection_file:
-        raise ClusterError(
-            "cluster=connect needs the file by which clients find the running controller: "
-            "cluster.connection_file=…/security/ipcontroller-client.json"
-        )
     return Cluster(folder, engines=engines, start_timeout_s=start_timeout_s, connection_file=connection_file)
