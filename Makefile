@@ -1,6 +1,6 @@
 # Each command sets up what it needs in .venv first; see .ci/setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench viewer wheel clean
+.PHONY: help setup demo test lint bench viewer wheel hooks clean
 PYTHON := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
@@ -11,6 +11,7 @@ help:
 	@echo "make lint    ruff and mypy alone"
 	@echo "make viewer  fetch the 3D viewer's script"
 	@echo "make wheel   build the wheel into dist/"
+	@echo "make hooks   check each commit with the project's own tools (pre-commit)"
 	@echo "make clean   remove .venv and everything that was built (never your data)"
 
 setup: .venv/.ready
@@ -47,6 +48,9 @@ wheel: .venv/.ready
 	@$(PYTHON) .ci/viewer.py
 	@rm -rf build dist/sddfkit-*.whl
 	@$(PYTHON) -m build --wheel --no-isolation
+
+hooks: .venv/.ready
+	@.venv/bin/pre-commit install
 
 clean:
 	rm -rf .venv build dist *.egg-info flashrmsd_cy/*.so flashrmsd_cy/*.c sddfkit/viz/static/3Dmol-min.js

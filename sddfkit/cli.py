@@ -96,6 +96,8 @@ def _run(verb: str, arguments: list[str]) -> int:
     _quiet()
     _stop_in_order()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # its errors reach us, who tell them
+    if path := os.environ.get("PYTHONPATH"):  # modules of one's own must be found by processes that run elsewhere, too
+        os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in path.split(os.pathsep))
     try:
         from hydra._internal.utils import get_args_parser
 
@@ -215,10 +217,10 @@ def run_job(cfg: "DictConfig") -> int:
         _quiet()  # in a process of the launcher's
         sweep.end_with_sweep(folder.parent)
         if runs.state_of(folder).get("state") == runs.FINISHED:
-            print(f"finished before: {folder}")
+            print(f"finished before: {folder}", flush=True)
             return 0
     try:
-        print(getattr(verbs, verb)(cfg, folder, command=command))
+        print(getattr(verbs, verb)(cfg, folder, command=command), flush=True)
     except Exception as error:
         return _tell(verb, error)
     return 0

@@ -45,6 +45,7 @@ def composed(
         An override that cannot be read, a key, group or choice that does not exist (the nearest is named), a value of
         another kind than the default's, a mandatory value that is missing.
     """
+    mine = [str(config_dir)] if config_dir is not None else []
     with _searching(config_dir) as search:
         try:
             parsed = [_parse(text) for text in overrides]
@@ -55,7 +56,7 @@ def composed(
             )  # hydra's own needs a running job
             OmegaConf.to_container(job, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
-            raise SettingsError(_explained(error, verb, overrides, search)) from error
+            raise SettingsError(_explained(error, verb, overrides, search, mine)) from error
         groups = [
             text
             for text, override in zip(first, parsed, strict=True)
@@ -75,7 +76,7 @@ def composed(
 def explained(error: Exception, verb: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> str:
     """Return what is wrong with the overrides that Hydra or OmegaConf refused, in a sentence."""
     with _searching(config_dir) as search:
-        return _explained(error, verb, overrides, search)
+        return _explained(error, verb, overrides, search, [str(config_dir)] if config_dir is not None else [])
 
 
 @contextmanager
@@ -124,14 +125,14 @@ def _first(override: Override, multirun: bool) -> str:
     return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
-def _explained(error: Exception, verb: str, overrides: Sequence[str], search: list[str]) -> str:
+def _explained(error: Exception, verb: str, overrides: Sequence[str], search: list[str], mine: Sequence[str]) -> str:
     if isinstance(error, InstantiationException):
         return f"{error.args[0].partition('full_key: ')[2] or 'the configuration'}: {error.__cause__ or error}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _no_such_choice(str(error.missing_cfg_file))
+        return _no_such_choice(str(error.missing_cfg_file), mine)
     text = str(error)
     if found := re.search(r"Could not load '([^']+)'", text):
-        return _no_such_choice(found.group(1))
+        return _no_such_choice(found.group(1), mine)
     if found := re.search(r"Could not override '([^']*)'", text):
         return _no_such_key(found.group(1), verb, overrides, search)
     if isinstance(error, InterpolationKeyError):
@@ -139,9 +140,9 @@ def _explained(error: Exception, verb: str, overrides: Sequence[str], search: li
     return " ".join(text.split())
 
 
-def _no_such_choice(choice: str) -> str:
+def _no_such_choice(choice: str, mine: Sequence[str]) -> str:
     group, _, name = choice.rpartition("/")
-    options = _options(group)
+    options = _options(group, mine)
     return f"{group}={name} does not exist, {group} can be {', '.join(options)}{_near(name, options)}"
 
 
@@ -179,8 +180,10 @@ def _groups() -> list[str]:
     return [str(name) for name in loader.list_groups("") if name != "hydra"]
 
 
-def _options(group: str) -> list[str]:
-    return [str(name) for name in GlobalHydra.instance().config_loader().get_group_options(group)]
+def _options(group: str, search: Sequence[str] = ()) -> list[str]:
+    """Return the choices of a group, with those in a folder of one's own."""
+    mine = {path.stem for folder in search for path in (Path(folder) / group).glob("*.yaml")}
+    return sorted({*map(str, GlobalHydra.instance().config_loader().get_group_options(group)), *mine})
 
 
 def _is_group(key: str) -> bool:

@@ -27,6 +27,7 @@ def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     with _job("active", cfg, folder, command) as (path, settings):
         with _settings():
             _check_models(settings["model"])
+            _check_target(cfg.strategy._target_)
             parts = {
                 **_labelling(cfg, settings),
                 "split": instantiate(cfg.split, _convert_="all"),
@@ -178,7 +179,16 @@ def _embedding(cfg: DictConfig, settings: dict[str, Any]) -> Any:
 
 
 def _check_models(models: dict[str, Any]) -> None:
+    for name, net in models.items():
+        if not isinstance(net, dict) or "_target_" not in net:
+            raise SettingsError(
+                f"model.{name} is no network: the YAML of a network begins with the line "
+                "`# @package model.<its name>` and names its class as _target_"
+            )
+        _check_target(net["_target_"])
+
+
+def _check_target(target: str) -> None:
     from sddfkit.models.build import locate
 
-    for net in models.values():
-        locate(net["_target_"])
+    locate(target)

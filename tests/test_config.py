@@ -74,6 +74,8 @@ def test_a_folder_of_ones_own_is_searched_too(tmp_path):
     assert cfg.strategy._target_.endswith("Random")
     with pytest.raises(SettingsError, match="strategy=mine does not exist"):
         load("active", ["strategy=mine"])
+    with pytest.raises(SettingsError, match="did you mean 'mine'"):
+        load("active", ["strategy=mime"], config_dir=tmp_path / "my conf")
 
 
 def test_a_run_keeps_its_resolved_configuration_and_is_continued_by_the_same_one_alone(tmp_path):

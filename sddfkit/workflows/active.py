@@ -19,7 +19,7 @@ from sddfkit.qc.levels import Level
 from sddfkit.training.parent_run import ParentRun
 from sddfkit.viz.report import write_report
 from sddfkit.workflows.console import Stopwatch, say
-from sddfkit.workflows.evaluate import evaluate, show_metrics
+from sddfkit.workflows.errors import evaluate, show_metrics
 from sddfkit.workflows.label import (
     CONFORMERS,
     Embed,

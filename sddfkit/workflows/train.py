@@ -28,7 +28,7 @@ from sddfkit.qc.harnesses.protocol import PARENT_PID, die_with_parent
 from sddfkit.training.fit import fit_member
 from sddfkit.training.parent_run import ParentRun
 from sddfkit.workflows.console import progress, say
-from sddfkit.workflows.evaluate import evaluate, show_metrics
+from sddfkit.workflows.errors import evaluate, show_metrics
 from sddfkit.workflows.label import load_snapshot, run_name
 from sddfkit.workflows.split import Split, split_records
 from sddfkit.workflows.summary import write_metrics

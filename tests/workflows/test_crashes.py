@@ -137,7 +137,8 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path) -> None:
     done: list[Path] = []
     while not done and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.5)
-        done = list(tmp_path.glob("sddfkit-data/runs/*-sweep/*/report.html"))
+        jobs = tmp_path.glob("sddfkit-data/runs/*-sweep/*/run.json")
+        done = [path.parent / "report.html" for path in jobs if '"finished"' in path.read_text()]
     first.kill()
     first.wait()
     assert done, "the sweep was over, or nowhere, before it could be killed"
