@@ -101,6 +101,7 @@ class Cluster:
         self._client: ipp.Client | None = None
         self._seen: set[int] = set()
         self._replaced = 0
+        self._folder_is_mine = False
 
     def __enter__(self) -> Self:
         end_abandoned(self.folder.parent)
@@ -235,6 +236,7 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         (self.folder / OWNER_FILE).write_text(json.dumps(Owner.me()._asdict()))
+        self._folder_is_mine = True
 
     def _log_tail(self) -> str:
         """Return the last lines that controller and engines wrote, because their files are removed with the folder."""
@@ -256,12 +258,13 @@ class Cluster:
             _run_within(STOP_LIMIT_S, self._cluster.stop_cluster)
             self._cluster.shutdown_atexit = False  # it was tried; ipyparallel would try again at the end of the process
             self._cluster = None
-        if read_owner(self.folder) != Owner.me():
+        if not self._folder_is_mine:
             return
         # Whatever started late, or outlived its parent, carries the mark too.
         while left := [item.process for item in marked() if item.folder == self.folder]:
             end(left)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder_is_mine = False
 
 
 class Engines(Executor):
