@@ -78,7 +78,7 @@ def test_exact_integrals_give_the_same_number(levels: Callable[[str], Level], na
 @pytest.mark.parametrize("name", FLEXIBLE)
 def test_density_fitting_gives_the_same_conformer_energies(levels: Callable[[str], Level], name: str) -> None:
     level = levels("wb97x_631gd")
-    mol, conformers = embedded(FLEXIBLE[name], 3)
+    mol, conformers = embedded(FLEXIBLE[name], 2)
     run = functools.partial(computed, level, mol=mol, driver="energy")
     energies = {
         program: np.array([run(program, positions=x).properties.return_energy for x in conformers])
