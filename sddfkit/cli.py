@@ -169,10 +169,12 @@ def _sweep(verb: str, given: "argparse.Namespace", arguments: list[str], cfg: "D
             rows = sweep.summary(folder, varied)
             best = sweep.best_of(rows)
             done = bool(rows) and all(item["state"] == runs.FINISHED for item in rows)
+            files = sweep.keep(folder, rows, best)
             if tracked:
-                files = sweep.keep(folder, rows, best)
                 tracked.finish(rows, best, files, "FINISHED" if done else status)
         row["state"] = runs.FINISHED if done else "failed"
+    if code:
+        return code
     columns = {"job": "job", **{key: key for key in varied}, "state": "state", "labels": "n_labelled_train"}
     for fold in ("validation", "test"):
         columns[f"{fold} E kcal/mol"] = f"{fold}_energy_mae_kcal_mol"
@@ -184,7 +186,7 @@ def _sweep(verb: str, given: "argparse.Namespace", arguments: list[str], cfg: "D
     print(f"sweep: {folder / sweep.SUMMARY}")
     if best is not None:
         print(f"best: job {rows[best]['job']} by its error on the validation fold; its ensemble: {folder / sweep.BEST}")
-    return code or (0 if done else 1)
+    return 0 if done else 1
 
 
 def _hydra(verb: str, given: "argparse.Namespace", arguments: list[str], task: Callable[["DictConfig"], Any]) -> int:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 CONFIG_MODULE = "sddfkit.conf"
+_TAKE_SEVERAL = ("model",)
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -55,7 +56,9 @@ def composed(
                 cfg, [str(key) for key in cfg if key != "hydra"]
             )  # hydra's own needs a running job
             OmegaConf.to_container(job, resolve=True)
-        except (HydraException, OmegaConfBaseException) as error:
+        except SettingsError:
+            raise
+        except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:  # it raises all four
             raise SettingsError(_explained(error, verb, overrides, search, mine)) from error
         groups = [
             text
@@ -113,6 +116,14 @@ def _parse(text: str) -> Override:
 
 
 def _first(override: Override, multirun: bool) -> str:
+    if override.value() is None and not override.is_delete() and _is_group(override.key_or_group):
+        key = override.key_or_group
+        raise SettingsError(f"{override.input_line!r} is no choice: leave it out, or take the group away with '~{key}'")
+    if isinstance(override.value(), list) and _is_group(override.key_or_group):
+        if override.key_or_group not in _TAKE_SEVERAL:
+            raise SettingsError(f"{override.input_line!r} names several, {override.key_or_group} takes one")
+        if not override.value():
+            raise SettingsError(f"{override.input_line!r} is empty: name at least one")
     if not override.is_sweep_override():
         return str(override.input_line)
     if not multirun:

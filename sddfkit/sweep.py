@@ -61,6 +61,7 @@ def keep(folder: Path, rows: Sequence[Mapping[str, Any]], best: int | None) -> l
     if best is not None:
         partial = folder / f".{BEST}.{os.getpid()}.part"
         shutil.copytree(folder / str(rows[best]["job"]) / "ensemble", partial)
+        (partial / "origin.json").write_text(json.dumps({"run": f"../{rows[best]['job']}"}))
         shutil.rmtree(folder / BEST, ignore_errors=True)
         partial.rename(folder / BEST)
     return [folder / SUMMARY]

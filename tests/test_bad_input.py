@@ -20,6 +20,7 @@ USAGE = {
     "a group": (["active", "stategy=random"], "did you mean 'strategy'?"),
     "a choice": (["active", "strategy=randm"], "did you mean 'random'?"),
     "a choice in a list": (["active", "model=[gen,pan]"], "model=pan does not exist"),
+    "no choice": (["label", "experiment=null"], "leave it out, or take the group away with '~experiment'"),
     "a level": (["label", "level=wb97"], "did you mean 'wb97x_631gd"),
     "no equals sign": (["active", "demo"], "did you mean 'experiment=demo'?"),
     "a number": (["active", "loop.rounds=two"], "loop.rounds is 'two', expected a whole number (the default is 2)"),
@@ -78,6 +79,7 @@ def test_debug_shows_where(capfd: pytest.CaptureFixture[str]) -> None:
 
 def sddfkit(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if key not in ("SDDFKIT_ROOT", "SDDFKIT_DEBUG")}
+    kept["XDG_STATE_HOME"] = str(cwd / "state")  # where an engine keeps what a full disk does not take
     return subprocess.run(
         [sys.executable, "-m", "sddfkit", *arguments],
         cwd=cwd, env=kept | environment, capture_output=True, text=True, timeout=600, check=False,

@@ -1,12 +1,15 @@
 """The command line as a user types it."""
 
+import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from sddfkit import __version__
 from sddfkit.cli import VERBS, main
@@ -47,7 +50,7 @@ def test_a_failure_is_a_sentence(tmp_path):
 
 
 @pytest.mark.slow
-def test_label_then_train_on_a_file_of_ones_own(tmp_path):
+def test_label_sweep_predict_and_evaluate_on_a_file_of_ones_own(tmp_path):
     lines = [
         "smiles,title", "CCO,ethanol", "C1CC1,cyclopropane", "not a molecule,rubbish", "c1ccoc1,furan", "CCBr,bromide",
         "CC=O,acetaldehyde", "C1CCC1,cyclobutane", "CCN,ethylamine", "c1ccsc1,thiophene", "C1CO1,oxirane",
@@ -64,26 +67,44 @@ def test_label_then_train_on_a_file_of_ones_own(tmp_path):
     manifest = json.loads((snapshot / "manifest.json").read_text())
     assert manifest["level"] == "GFN2-xTB" and manifest["columns"]["forces"]["unit"] == "eV/Å"
 
-    trained = sddfkit(
-        "train", f"data={snapshot}", "model=[gen,resgated]", "trainer.max_epochs=3", "preset.width=16", cwd=tmp_path
-    )
-    assert trained.returncode == 0, trained.stderr
-    folder = Path(trained.stdout.strip().splitlines()[-1].removeprefix("ensemble: "))
-    assert list(Ensemble.load(folder).members) == ["gen", "resgated"]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_sweep_with_joblib_shares_one_store(tmp_path):
-    done = sddfkit(
-        "active", "-m", "experiment=smoke", "level=gfn2", "strategy=random,loss_predictor", "model=gen,pna",
-        "loop.rounds=1", "trainer.max_epochs=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path,
+    swept = sddfkit(
+        "train", "-m", f"data={snapshot}", "model=gen,resgated", "preset=smooth_small,smooth", "trainer.max_epochs=2",
+        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (sweep,) = (tmp_path / "sddfkit-data" / "runs").glob("*-sweep")
-    reports = [json.loads((sweep / str(job) / "report.json").read_text()) for job in range(4)]
-    assert [(r["strategy"], r["members"]) for r in reports] == [
-        ("Random", ["gen"]), ("Random", ["pna"]), ("LossPredictor", ["gen"]), ("LossPredictor", ["pna"]),
+    assert swept.returncode == 0, swept.stderr
+    (folder,) = (tmp_path / "sddfkit-data" / "runs").glob("*-train-sweep")
+    with (folder / "summary.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["job"], row["model"], row["preset"], row["state"]) for row in rows] == [
+        ("0", "gen", "smooth_small", "finished"), ("1", "gen", "smooth", "finished"),
+        ("2", "resgated", "smooth_small", "finished"), ("3", "resgated", "smooth", "finished"),
     ]  # fmt: skip
-    assert len({r["split"]["hash"] for r in reports}) == 1
-    assert sum(r["calculations"]["computed"] for r in reports) < sum(r["calculations"]["known"] for r in reports)
+    best = min(rows, key=lambda row: float(row["validation_energy_mae_kcal_mol"]))
+    assert f"best: job {best['job']}" in swept.stdout
+    assert list(Ensemble.load(folder / "best").members) == [best["model"]]
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/sddfkit-data/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("train").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    jobs = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    members = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in {job.info.run_id for job in jobs}]
+    assert (len(jobs), len(members)) == (4, 4) and {run.info.status for run in runs} == {"FINISHED"}
+    assert (
+        parent.data.tags["best_job"] == best["job"] and "validation_energy" in parent.data.tags["mlflow.note.content"]
+    )
+
+    alone = tmp_path / "another machine"
+    shutil.copytree(folder / "best", alone / "ensemble")
+    (alone / "new.smi").write_text("CCCO propanol\nCCBr bromide\n")
+    predicted = sddfkit(
+        "predict", "run=ensemble", "molecules=file", "molecules.path=new.smi", "conformers.n_conformers=2", cwd=alone
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    (made,) = (alone / "sddfkit-data" / "runs").glob("*-predict")
+    assert "propanol" in (made / "predictions.csv").read_text() and "Br" in (made / "failures.csv").read_text()
+    judged = sddfkit("evaluate", f"run={folder}", cwd=tmp_path)
+    assert judged.returncode == 0, judged.stderr
+    (numbers,) = (tmp_path / "sddfkit-data" / "runs").glob("*-evaluate/evaluation.json")
+    assert float(best["test_energy_mae_kcal_mol"]) == pytest.approx(
+        json.loads(numbers.read_text())["metrics"]["ensemble"]["energy_mae_kcal_mol"]
+    )

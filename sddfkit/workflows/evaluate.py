@@ -65,7 +65,10 @@ def own_snapshot(ensemble: Path) -> Path:
 
 
 def _beside(ensemble: Path, name: str) -> Path | None:
-    places = (ensemble, ensemble.parent) if ensemble.name == "ensemble" else (ensemble,)
+    """Find a file in the folder of an ensemble, or of the run that made it: around it, or named in ``origin.json``."""
+    places = [ensemble, ensemble.parent] if ensemble.name == "ensemble" else [ensemble]
+    if (ensemble / "origin.json").is_file():
+        places.append(ensemble / json.loads((ensemble / "origin.json").read_text())["run"])
     return next((place / name for place in places if (place / name).exists()), None)
 
 

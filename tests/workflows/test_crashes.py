@@ -126,7 +126,7 @@ def test_no_process_remains(killed: tuple[Path, list[str]], undisturbed: Path) -
 def test_a_sweep_that_was_killed_goes_on(tmp_path: Path) -> None:
     """The launcher's processes end with the sweep; finished jobs are not done again; the parent run is one."""
     sweep = [
-        "active", "-m", *JOB[1:], "strategy=random,disagreement", "seed=0,1", "hydra/launcher=joblib",
+        "active", "-m", *JOB[1:], "strategy=random,disagreement,loss_predictor", "hydra/launcher=joblib",
         "hydra.launcher.n_jobs=2",
     ]  # fmt: skip
     first = subprocess.Popen(
@@ -152,11 +152,17 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in done} == before
     (folder,) = tmp_path.glob("sddfkit-data/runs/*-sweep")
     lines = (folder / "summary.csv").read_text().splitlines()
-    assert len(lines) == 5 and all("finished" in line for line in lines[1:])
+    assert len(lines) == 4 and all("finished" in line for line in lines[1:])
     assert (folder / "best" / "card.json").is_file()
     client = MlflowClient(f"sqlite:///{tmp_path / 'sddfkit-data' / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("smoke").experiment_id], max_results=200)
     (top,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     jobs = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == top.info.run_id]
-    assert len(jobs) == 4 and {run.info.status for run in runs} == {"FINISHED"}
-    assert len(runs) == 1 + 4 + 4 * 2 * 2
+    assert len(jobs) == 3 and {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == 1 + 3 + 3 * 2 * 2
+    reports = [json.loads((folder / str(job) / "report.json").read_text()) for job in range(3)]
+    assert [row["strategy"] for row in reports] == ["Random", "Disagreement", "LossPredictor"]
+    assert len({row["split"]["hash"] for row in reports}) == 1
+    assert sum(row["calculations"]["computed"] for row in reports) < sum(
+        row["calculations"]["known"] for row in reports
+    )
