@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from sddfkit.data import read_snapshot, to_records
 from sddfkit.models import Ensemble
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("main job")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("main-job")]
 LIMIT_S = 600
 MARK = "SDDFKIT_TEST_OF_THE_MAIN_JOB"
 
@@ -215,18 +215,3 @@ def test_the_lines_of_the_readme_run(job):
         "±" in line and line.endswith("kcal/mol above the lowest conformer") for line in lines
     )
     assert "  0.00 ± 0.00" in done.stdout
-
-
-def test_two_runs_from_nothing_agree(tmp_path):
-    """Same seed, same machine, nothing shared: not one label, member or file."""
-    overrides = ("level=gfn2", "model=[gen]", "loop.rounds=1")
-    reports = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        reports.append(report_of(finish(start(tmp_path / name, *overrides))))
-    first, second = reports
-    assert second["calculations"]["computed"] == first["calculations"]["computed"] > 0
-    chosen = [[c["record_id"] for r in report["rounds"] for c in r["selected"]] for report in reports]
-    assert chosen[0] == chosen[1] and chosen[0]
-    for a, b in zip(first["rounds"], second["rounds"], strict=True):
-        assert a["metrics"]["ensemble"] == pytest.approx(b["metrics"]["ensemble"], abs=1e-6)
