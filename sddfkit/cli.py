@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _main(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
+    except KeyboardInterrupt:  # before anything was begun
+        return 130
     except BrokenPipeError:  # the reader of what we print (head, say) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -101,25 +103,28 @@ def _run(verb: str, arguments: list[str]) -> int:
     try:
         from hydra._internal.utils import get_args_parser
 
-        from sddfkit.config import absolute_root
+        from sddfkit.config import absolute_paths
         from sddfkit.overrides import SettingsError, composed
     except ModuleNotFoundError as error:
         print(f"sddfkit {verb} needs more than the base install ({error}): pip install 'sddfkit[all]'", file=sys.stderr)
         return 1
-    given = get_args_parser().parse_args(arguments)
+    parser = get_args_parser()
+    parser.prog = f"sddfkit {verb}"
+    given = parser.parse_args(arguments)
     if given.cfg or given.help or given.hydra_help or given.info is not None or given.shell_completion:
         return _hydra(verb, given, arguments, run_job)
     try:
-        cfg = composed(verb, given.overrides, config_dir=given.config_dir, multirun=given.multirun)
+        cfg = absolute_paths(composed(verb, given.overrides, config_dir=given.config_dir, multirun=given.multirun))
     except SettingsError as error:
         return _tell(verb, error)
-    root = Path(absolute_root(cfg).paths.root)
+    root = Path(cfg.paths.root)
     try:
         if given.multirun:
             return _sweep(verb, given, arguments, cfg, root)
         return _single(verb, given, arguments, cfg, root)
     except KeyboardInterrupt:
-        print(f"\nstopped; {runs.what_is_safe(root)}.\nThe same command goes on from there.", file=sys.stderr)
+        store = Path(cfg.store.path) if "store" in cfg else root / "store.sqlite"
+        print(f"\nstopped; {runs.what_is_safe(root, store)}.\nThe same command goes on from there.", file=sys.stderr)
         return 130
     except Exception as error:
         return _tell(verb, error)
@@ -175,8 +180,9 @@ def _sweep(verb: str, given: "argparse.Namespace", arguments: list[str], cfg: "D
         row["state"] = runs.FINISHED if done else "failed"
     if code:
         return code
-    columns = {"job": "job", **{key: key for key in varied}, "state": "state", "labels": "n_labelled_train"}
-    for fold in ("validation", "test"):
+    columns = {"job": "job", **{key: key for key in varied}, "state": "state"}
+    columns |= {"labels": "n_labelled_train"} if best is not None else {}
+    for fold in ("validation", "test") if best is not None else ():
         columns[f"{fold} E kcal/mol"] = f"{fold}_energy_mae_kcal_mol"
         columns[f"{fold} F kcal/mol/Å"] = f"{fold}_force_mae_kcal_mol_A"
     show_table("mean absolute errors", columns, [[_cell(item.get(name)) for name in columns.values()] for item in rows])
@@ -186,7 +192,8 @@ def _sweep(verb: str, given: "argparse.Namespace", arguments: list[str], cfg: "D
     print(f"sweep: {folder / sweep.SUMMARY}")
     if best is not None:
         print(f"best: job {rows[best]['job']} by its error on the validation fold; its ensemble: {folder / sweep.BEST}")
-    return 0 if done else 1
+    wrong = all(item["state"] == runs.FINISHED or item["reason"].startswith("SettingsError") for item in rows)
+    return 0 if done else 2 if wrong else 1
 
 
 def _hydra(verb: str, given: "argparse.Namespace", arguments: list[str], task: Callable[["DictConfig"], Any]) -> int:
@@ -202,6 +209,8 @@ def _hydra(verb: str, given: "argparse.Namespace", arguments: list[str], task: C
         hydra.main(version_base="1.3", config_path="pkg://sddfkit.conf", config_name=verb)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         return _tell(verb, SettingsError(explained(error, verb, given.overrides, given.config_dir)))
+    except ValueError as error:  # flags that do not go together
+        return _tell(verb, SettingsError(str(error)))
     return 0
 
 

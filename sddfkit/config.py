@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from sddfkit.overrides import SettingsError, composed
 
-__all__ = ["SettingsError", "absolute_root", "load", "load_run", "plain", "text"]
+__all__ = ["SettingsError", "absolute_paths", "load", "load_run", "plain", "text"]
 
 
 def load(verb: str, overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> DictConfig:
@@ -40,7 +40,7 @@ def load(verb: str, overrides: Sequence[str] = (), *, config_dir: str | Path | N
     cfg = composed(verb, overrides, config_dir=config_dir)
     with flag_override(cfg, ["struct", "readonly"], [False, False]):
         del cfg["hydra"]
-    return absolute_root(cfg)
+    return absolute_paths(cfg)
 
 
 def load_run(folder: str | Path) -> DictConfig:
@@ -60,9 +60,21 @@ def load_run(folder: str | Path) -> DictConfig:
     return cfg
 
 
-def absolute_root(cfg: DictConfig) -> DictConfig:
-    """Make ``paths.root`` absolute, so that nothing depends on the working folder later."""
-    cfg.paths.root = str(Path(cfg.paths.root).expanduser().absolute())
+def absolute_paths(cfg: DictConfig) -> DictConfig:
+    """Make the paths in a configuration absolute, so that nothing depends on the working folder later.
+
+    ``data`` is followed through links: ``runs/latest`` will point elsewhere one day.
+    """
+    try:
+        cfg.paths.root = str(Path(cfg.paths.root).expanduser().absolute())
+        if OmegaConf.select(cfg, "data") is not None:
+            cfg.data = str(Path(cfg.data).expanduser().resolve())
+        if (path := OmegaConf.select(cfg, "molecules.path")) and Path(path).expanduser().exists():
+            cfg.molecules.path = str(Path(path).expanduser().absolute())
+        if path := OmegaConf.select(cfg, "cluster.connection_file"):
+            cfg.cluster.connection_file = str(Path(path).expanduser().absolute())
+    except (TypeError, RuntimeError) as error:  # no text; a home folder that nobody has
+        raise SettingsError(f"paths.root, data and molecules.path must be paths: {error}") from error
     return cfg
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +18,10 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 CONFIG_MODULE = "sddfkit.conf"
 _TAKE_SEVERAL = ("model",)
+_OBJECTS = ("level", "strategy", "split", "store", "cluster", "conformers")
+_NULLABLE = ("prune_rmsd", "elements", "max_heavy_atoms", "patience", "scheduler", "loss")
+MOST_CHECKED = 50
+"""So many values of each sweep are checked before the first job runs."""
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -34,7 +39,7 @@ def composed(
     verb
         The name of a root configuration.
     overrides
-        As typed. Of a sweep (``a=1,2``) the first values are taken; Hydra composes the others.
+        As typed. Of a sweep (``a=1,2``) the first values are taken; each of the others is checked.
     config_dir
         A folder of one's own with configuration groups, searched before the package's.
     multirun
@@ -48,31 +53,43 @@ def composed(
     """
     mine = [str(config_dir)] if config_dir is not None else []
     with _searching(config_dir) as search:
+        parsed = [_parse(text) for text in overrides]
+        choices = [_choices(override, multirun) for override in parsed]
+        first = [values[0] for values in choices]
+        jobs = [first]
+        for place, values in enumerate(choices):
+            jobs += [[*first[:place], value, *first[place + 1 :]] for value in values[1:MOST_CHECKED]]
         try:
-            parsed = [_parse(text) for text in overrides]
-            first = [_first(override, multirun) for override in parsed]
-            cfg = compose(verb, overrides=[*first, *search], return_hydra_config=True)
-            job = OmegaConf.masked_copy(
-                cfg, [str(key) for key in cfg if key != "hydra"]
-            )  # hydra's own needs a running job
-            OmegaConf.to_container(job, resolve=True)
+            found = [_checked(verb, job, parsed, search) for job in jobs]
         except SettingsError:
             raise
+        except yaml.YAMLError as error:
+            raise SettingsError(f"a configuration file cannot be read: {' '.join(str(error).split())}") from error
         except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:  # it raises all four
             raise SettingsError(_explained(error, verb, overrides, search, mine)) from error
-        groups = [
-            text
-            for text, override in zip(first, parsed, strict=True)
-            if _is_group(override.key_or_group) and not override.is_delete()
-        ]
-        defaults = compose(verb, overrides=[*groups, *search])
+    return found[0]
+
+
+def _checked(verb: str, overrides: Sequence[str], parsed: Sequence[Override], search: Sequence[str]) -> DictConfig:
+    cfg = compose(verb, overrides=[*overrides, *search], return_hydra_config=True)
+    job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])  # hydra's own needs a running job
+    OmegaConf.to_container(job, resolve=True)
+    groups = [
+        text
+        for text, override in zip(overrides, parsed, strict=True)
+        if _is_group(override.key_or_group) and not override.is_delete()
+    ]
+    defaults = compose(verb, overrides=[*groups, *search])
     if lost := sorted({*defaults} - {*job}):
         raise SettingsError(f"{verb} needs the settings {', '.join(map(str, lost))}, which are taken away (~)")
-    for text, override in zip(first, parsed, strict=True):
+    for text, override in zip(overrides, parsed, strict=True):
         if text not in groups and not override.is_add() and not override.is_delete():
             _check_kind(override.key_or_group, cfg, defaults)
     if missing := sorted(OmegaConf.missing_keys(job)):
         raise SettingsError(f"{missing[0]} is not given: add {missing[0]}=...")
+    for group in _OBJECTS:
+        if group in job and (not OmegaConf.is_dict(job[group]) or "_target_" not in job[group]):
+            raise SettingsError(f"{group} names no class: its YAML needs the line `_target_: package.module.Name`")
     return cfg
 
 
@@ -115,25 +132,25 @@ def _parse(text: str) -> Override:
         raise SettingsError(f"{text!r} is no override, they read key=value{hint}") from error
 
 
-def _first(override: Override, multirun: bool) -> str:
-    if override.value() is None and not override.is_delete() and _is_group(override.key_or_group):
-        key = override.key_or_group
-        raise SettingsError(f"{override.input_line!r} is no choice: leave it out, or take the group away with '~{key}'")
-    if isinstance(override.value(), list) and _is_group(override.key_or_group):
-        if override.key_or_group not in _TAKE_SEVERAL:
-            raise SettingsError(f"{override.input_line!r} names several, {override.key_or_group} takes one")
-        if not override.value():
-            raise SettingsError(f"{override.input_line!r} is empty: name at least one")
+def _choices(override: Override, multirun: bool) -> list[str]:
+    """Return what an override sets: itself, or of a sweep one override for each value."""
+    text, key = override.input_line, override.key_or_group
+    if _is_group(key) and not override.is_delete() and not override.is_sweep_override():
+        value = override.value()
+        if value is None or value == []:
+            raise SettingsError(f"{text!r} names no choice: leave it out")
+        if isinstance(value, list) and key not in _TAKE_SEVERAL:
+            raise SettingsError(f"{text!r} names several, {key} takes one")
     if not override.is_sweep_override():
-        return str(override.input_line)
+        return [str(text)]
     if not multirun:
         raise SettingsError(
-            f"{override.input_line!r} lists several values: add -m for a sweep over them, or write "
+            f"{text!r} lists several values: add -m for a sweep over them, or write "
             f"{override.get_key_element()}=[...] for a list"
         )
     if not override.is_discrete_sweep():
-        raise SettingsError(f"{override.input_line!r} is an interval; list the values: a,b,c or range(1,4)")
-    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+        raise SettingsError(f"{text!r} is an interval; list the values: a,b,c or range(1,4)")
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
 def _explained(error: Exception, verb: str, overrides: Sequence[str], search: list[str], mine: Sequence[str]) -> str:
@@ -202,15 +219,22 @@ def _is_group(key: str) -> bool:
 
 
 def _check_kind(key: str, cfg: DictConfig, defaults: DictConfig) -> None:
-    """Refuse a value of another kind than the default's; where the default is null or a text, anything goes."""
-    default, value = OmegaConf.select(defaults, key), OmegaConf.select(cfg, key)
-    if default is None or value is None or isinstance(default, str):
+    """Refuse a value of another kind than the default's; where the default is null, anything goes."""
+    parent, _, name = key.rpartition(".")
+    holder = OmegaConf.select(defaults, parent) if parent else defaults
+    mandatory = OmegaConf.is_dict(holder) and OmegaConf.is_missing(holder, name)
+    default, value = None if mandatory else OmegaConf.select(defaults, key), OmegaConf.select(cfg, key)
+    if (default is None and not mandatory) or (value is None and name in _NULLABLE):
         return
-    if isinstance(default, (bool, int, float)):
+    if mandatory or isinstance(default, str):
+        good, kind = value is not None and not OmegaConf.is_config(value), "a text"
+    elif isinstance(default, (bool, int, float)):
         good = type(value) is type(default) or (isinstance(default, float) and type(value) is int)
         kind = _WORDS[type(default)]
     else:
         good = OmegaConf.is_list(value) == OmegaConf.is_list(default) and OmegaConf.is_config(value)
         kind = "a list such as [a,b]" if OmegaConf.is_list(default) else "settings with names"
     if not good:
-        raise SettingsError(f"{key} is {value!r}, expected {kind} (the default is {default!r})")
+        what = "null" if value is None else repr(value)
+        hint = "" if mandatory else f" (the default is {default!r})"
+        raise SettingsError(f"{key} is {what}, expected {kind}{hint}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,7 +14,8 @@ from typing import Any, Final
 
 from omegaconf import OmegaConf
 
-from sddfkit.runs import FINISHED, RUN, SWEEP, alive, state_of
+from sddfkit.processes import lives
+from sddfkit.runs import FINISHED, RUNNING, SWEEP, held, state_of
 
 BEST: Final = "best"
 SUMMARY: Final = "summary.csv"
@@ -39,6 +41,8 @@ def summary(folder: Path, varied: Sequence[str]) -> list[dict[str, Any]]:
         overrides = [str(text) for text in OmegaConf.load(kept)] if kept.is_file() else []
         given = dict(text.split("=", 1) for text in overrides if "=" in text)
         state = state_of(job)
+        if state.get("state") == RUNNING and not held(job):
+            state |= {"state": "interrupted", "reason": "its process was ended"}
         row: dict[str, Any] = {"job": int(job.name), **{key: given.get(key) for key in varied}}
         row |= {"state": state.get("state", "not started"), "reason": state.get("reason", "")}
         rows.append(row | _metrics(job) | {"mlflow_run_id": _mlflow_run_id(job)})
@@ -47,7 +51,7 @@ def summary(folder: Path, varied: Sequence[str]) -> list[dict[str, Any]]:
 
 def best_of(rows: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the index of the finished job with the smallest energy error on the validation fold, if there is one."""
-    judged = [index for index, row in enumerate(rows) if row["state"] == FINISHED and SCORE in row]
+    judged = [i for i, row in enumerate(rows) if row["state"] == FINISHED and math.isfinite(row.get(SCORE, math.nan))]
     return min(judged, key=lambda index: rows[index][SCORE]) if judged else None
 
 
@@ -79,7 +83,7 @@ def end_with_sweep(folder: Path) -> None:
         return
 
     def watch() -> None:
-        while alive(owner):
+        while lives(owner["pid"], owner["process_started"]):
             time.sleep(_POLL_S)
         os.kill(os.getpid(), signal.SIGINT)  # an orderly end first: engines stop, the store is closed
         time.sleep(_GRACE_S)
@@ -96,7 +100,7 @@ def _mlflow_run_id(folder: Path) -> str | None:
 def _metrics(job: Path) -> dict[str, Any]:
     """Return the errors that a finished job wrote, flat."""
     path = job / "metrics.json"
-    if state_of(job, RUN).get("state") != FINISHED or not path.is_file():
+    if state_of(job).get("state") != FINISHED or not path.is_file():
         return {}
     found = json.loads(path.read_text())
     flat = {"n_labelled_train": found["n_labelled_train"]}

@@ -6,6 +6,7 @@ typed; it returns a line that names what it made. A run that was interrupted goe
 in this folder, or still runs there.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,23 +18,25 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from sddfkit import runs, sweep
-from sddfkit.config import SettingsError, absolute_root, plain, text
+from sddfkit.config import SettingsError, absolute_paths, plain, text
 
 
 def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     """Run active learning as configured; return a line that names the report."""
-    from sddfkit.workflows.active import LoopSettings, active_learning
+    from sddfkit.workflows.active import ARRAYS, LoopSettings, active_learning
 
     with _job("active", cfg, folder, command) as (path, settings):
         with _settings():
             _check_models(settings["model"])
-            _check_target(cfg.strategy._target_)
+            _located(cfg.strategy._target_)
             parts = {
                 **_labelling(cfg, settings),
                 "split": instantiate(cfg.split, _convert_="all"),
                 "strategy": instantiate(cfg.strategy),
                 "loop": LoopSettings(**settings["loop"]),
             }
+            if unknown := parts["strategy"].needs - ARRAYS:
+                raise SettingsError(f"the strategy needs {sorted(unknown)}, the loop can give {sorted(ARRAYS)}")
         report = active_learning(
             **parts,
             models=settings["model"],
@@ -49,6 +52,7 @@ def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
             config=settings,
             parent_run_id=sweep.parent_run_id(path),
         )
+        runs.point_latest(Path(settings["paths"]["root"]), path)
     return f"report: {report}"
 
 
@@ -85,6 +89,7 @@ def train(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
             config=settings,
             parent_run_id=sweep.parent_run_id(path),
         )
+        runs.point_latest(Path(settings["paths"]["root"]), path)
     return f"ensemble: {ensemble}"
 
 
@@ -127,7 +132,7 @@ def evaluate(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
 @contextmanager
 def _job(verb: str, cfg: DictConfig, folder: str | Path, command: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Hold the folder of a run, with the resolved configuration in it; give the folder and the settings."""
-    absolute_root(cfg)
+    absolute_paths(cfg)
     path = Path(folder).absolute()
     settings = plain(cfg)
     if settings["seed"] < 0:
@@ -150,16 +155,20 @@ def _settings() -> Iterator[None]:
 
 def _labelling(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the parts that make labels out of molecules."""
+    from sddfkit.qc.levels import Level
     from sddfkit.qc.properties import property_named
 
     for name in settings["properties"]:
         property_named(name)
+    level = instantiate(cfg.level, _convert_="all")
+    if not isinstance(level, Level):
+        raise SettingsError(f"level is made by {cfg.level._target_}, which gives no sddfkit.qc.Level")
     open_cluster = instantiate(cfg.cluster)
     open_cluster(Path(settings["paths"]["root"]) / "clusters" / "check")  # checks its settings, starts nothing
     return {
         "molecules": settings["molecules"],
         "embed": _embedding(cfg, settings),
-        "level": instantiate(cfg.level, _convert_="all"),
+        "level": level,
         "open_store": instantiate(cfg.store),
         "open_cluster": open_cluster,
         "properties": settings["properties"],
@@ -185,10 +194,14 @@ def _check_models(models: dict[str, Any]) -> None:
                 f"model.{name} is no network: the YAML of a network begins with the line "
                 "`# @package model.<its name>` and names its class as _target_"
             )
-        _check_target(net["_target_"])
+        arguments = {key: value for key, value in net.items() if key != "_target_"}
+        try:
+            inspect.signature(_located(net["_target_"])).bind(**arguments, stats=None, seed=0)
+        except TypeError as error:
+            raise SettingsError(f"model.{name}: {net['_target_']} cannot be made: {error}") from error
 
 
-def _check_target(target: str) -> None:
+def _located(target: str) -> Any:
     from sddfkit.models.build import locate
 
-    locate(target)
+    return locate(target)

@@ -8,9 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import AllChem, rdMolTransforms
 
 from sddfkit.cli import main
+from sddfkit.data import read_snapshot, to_records
 
 USAGE = {
     "a verb": (["activ"], "did you mean 'active'?"),
@@ -20,7 +24,20 @@ USAGE = {
     "a group": (["active", "stategy=random"], "did you mean 'strategy'?"),
     "a choice": (["active", "strategy=randm"], "did you mean 'random'?"),
     "a choice in a list": (["active", "model=[gen,pan]"], "model=pan does not exist"),
-    "no choice": (["label", "experiment=null"], "leave it out, or take the group away with '~experiment'"),
+    "no choice": (["label", "experiment=null"], "'experiment=null' names no choice: leave it out"),
+    "an empty list": (["active", "model=[]"], "'model=[]' names no choice"),
+    "two of one": (["active", "level=[gfn2,wb97x_631gd]"], "level takes one"),
+    "no number": (["label", "seed=null"], "seed is null, expected a whole number"),
+    "no path": (["train", "data=null"], "data is null, expected a text"),
+    "two paths": (["label", "molecules.path=[a,b]"], "molecules.path is ['a', 'b'], expected a text"),
+    "no root": (["label", "paths.root=null"], "paths.root is null"),
+    "a number as root": (["label", "paths.root=5"], "must be paths"),
+    "nobody's home": (["label", "paths.root='~nobody-of-this-name/x'"], "must be paths"),
+    "a later value of a sweep": (["label", "-m", "seed=1,2,two"], "seed is 'two', expected a whole number"),
+    "a network's setting": (["active", "+model.gen.widht=3"], "unexpected keyword argument 'widht'"),
+    "a group without a class": (["label", "~level._target_"], "level names no class"),
+    "flags": (["active", "--resolve"], "--resolve"),
+    "a flag": (["active", "--frobnicate"], "unrecognized arguments: --frobnicate"),
     "a level": (["label", "level=wb97"], "did you mean 'wb97x_631gd"),
     "no equals sign": (["active", "demo"], "did you mean 'experiment=demo'?"),
     "a number": (["active", "loop.rounds=two"], "loop.rounds is 'two', expected a whole number (the default is 2)"),
@@ -39,7 +56,7 @@ USAGE = {
     "a limit": (["label", "level.timeout_s=-1"], "must be positive"),
     "a strategy's setting": (["active", "strategy.per_molecule=0"], "per_molecule is 0, expected at least 1"),
     "loop sizes": (["active", "loop.test_size=0"], "loop.test_size is 0, expected at least 1"),
-    "a run": (["predict", "run=nowhere"], "there is no run with an ensemble below"),
+    "a run": (["predict", "run=nowhere"], "run=nowhere is neither a folder nor a run below"),
     "no run yet": (["evaluate"], "make one with `sddfkit active` or `sddfkit train`"),
     "a class": (["active", "model.gen._target_=sddfkit.models.gem.GEN"], "cannot be imported"),
 }
@@ -62,11 +79,23 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 @pytest.mark.parametrize(("arguments", "sentence"), USAGE.values(), ids=USAGE)
 @pytest.mark.usefixtures("in_process")
 def test_a_wrong_command(arguments: list[str], sentence: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
+    try:
+        assert main(arguments) == 2
+    except SystemExit as end:  # of argparse
+        assert end.code == 2
     said = capfd.readouterr().err
     assert sentence in said, said
     assert "Traceback" not in said and "HYDRA_FULL_ERROR" not in said
-    assert len(said.strip().splitlines()) == 1
+    assert len(said.strip().splitlines()) == 1 or said.startswith("usage: sddfkit")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_file_of_settings_that_cannot_be_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "conf" / "strategy").mkdir(parents=True)
+    (tmp_path / "conf" / "strategy" / "mine.yaml").write_text("_target_:\n\tx: [\n")
+    assert main(["active", "--config-dir", "conf", "strategy=mine"]) == 2
+    said = capfd.readouterr().err
+    assert "mine.yaml" in said and "line 2" in said and "Traceback" not in said
 
 
 @pytest.mark.usefixtures("in_process")
@@ -233,6 +262,52 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file\n")
     (tmp_path / "mine.smi").write_text("O water\n")
     failed(sddfkit(*LABEL, "molecules.path=mine.smi", "paths.root=taken/data", cwd=tmp_path), "taken", "paths.root")
+
+
+def test_a_sweep_with_failures_goes_on_when_they_are_mended(tmp_path: Path) -> None:
+    (tmp_path / "a.smi").write_text("O water\n")
+    sweep = [part for part in LABEL if part != "molecules=file"]
+    sweep[1:1] = ["-m", "molecules=file", "molecules.path=a.smi,b.smi"]
+    first = sddfkit(*sweep, cwd=tmp_path)
+    assert first.returncode == 1 and "Traceback" not in first.stderr
+    assert "job 1 failed" in first.stderr and "no such file" in first.stderr
+    (tmp_path / "b.smi").write_text("N ammonia\n")
+    second = sddfkit(*sweep, cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert "going on with the unfinished sweep" in second.stdout and "finished before" in second.stdout
+    assert len(list(tmp_path.glob("sddfkit-data/runs/*-sweep"))) == 1
+
+
+def test_two_jobs_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.smi").write_text("O water\nN ammonia\n")
+    command = [sys.executable, "-m", "sddfkit", *LABEL, "molecules.path=mine.smi"]
+    jobs = [
+        subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [job.communicate(timeout=300)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    assert len(list(tmp_path.glob("sddfkit-data/runs/*/snapshot/manifest.json"))) == 2
+
+
+def test_coordinates_that_changed_are_read_again(tmp_path: Path) -> None:
+    """A job that goes on takes what it had kept of a molecule only while the molecule is the same."""
+    water = Chem.AddHs(Chem.MolFromSmiles("O"))
+    AllChem.EmbedMolecule(water, randomSeed=7)
+    command = [*LABEL[:-2], "cluster.engines=1", "conformers=given", "molecules.path=mine.sdf"]
+    Chem.MolToMolFile(water, str(tmp_path / "mine.sdf"))
+    (tmp_path / "sddfkit-data" / "store.sqlite").mkdir(parents=True)  # so that it fails after the conformers
+    failed(sddfkit(*command, cwd=tmp_path), "is a folder, a store is a file")
+    (tmp_path / "sddfkit-data" / "store.sqlite").rmdir()
+    rdMolTransforms.SetBondLength(water.GetConformer(), 0, 1, 1.08)
+    Chem.MolToMolFile(water, str(tmp_path / "mine.sdf"))
+    done = sddfkit(*command, cwd=tmp_path)
+    assert done.returncode == 0 and "going on with the unfinished run" in done.stdout, done.stderr
+    (folder,) = tmp_path.glob("sddfkit-data/runs/*-label/snapshot")
+    (record,) = to_records(read_snapshot(folder))
+    assert np.linalg.norm(record.positions[0] - record.positions[1]) == pytest.approx(1.08, abs=1e-3)
 
 
 def test_data_that_is_no_snapshot(tmp_path: Path) -> None:

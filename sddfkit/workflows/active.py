@@ -89,16 +89,17 @@ def draw_seed_set(pool: Sequence[Record], n: int, rng: np.random.Generator) -> l
     return drawn
 
 
+ARRAYS = frozenset({"member_energies", "n_atoms", "maccs"})
+"""What a strategy may need of the pool."""
+
+
 def make_pool(records: Sequence[Record], ensemble: Ensemble, needs: frozenset[str]) -> Pool:
-    """Return the unlabelled records with the arrays that a strategy needs."""
+    """Return the unlabelled records with the arrays that a strategy needs, of :data:`ARRAYS`."""
     makers: dict[str, Callable[[], np.ndarray[Any, Any]]] = {
         "member_energies": lambda: ensemble.predict(records, forces=False).member_energies,
         "n_atoms": lambda: np.array([len(record.atomic_numbers) for record in records]),
         "maccs": lambda: maccs([record.smiles for record in records]),
     }
-    unknown = needs - makers.keys()
-    if unknown:
-        raise ValueError(f"the strategy needs {sorted(unknown)}, the loop can give {sorted(makers)}")
     return Pool(
         [record.record_id for record in records],
         [record.molecule_id for record in records],
@@ -184,7 +185,6 @@ def active_learning(
             report = write_report(document, molblocks(document, labeller.labels.records), folder)
             parent.finish(document, [report, report.with_suffix(".json"), folder / "config.yaml"])
             (folder / CONFORMERS).unlink()
-    _point_latest(root, folder)
     return report
 
 
@@ -315,13 +315,3 @@ class _Run:
             [record.molecule_id for record in train],
             {"maccs": maccs([record.smiles for record in train]), "errors": errors},
         )
-
-
-def _point_latest(root: Path, folder: Path) -> None:
-    """Let ``runs/latest`` under the root point to a finished run."""
-    link = root / "runs" / "latest"
-    link.parent.mkdir(parents=True, exist_ok=True)
-    partial = link.with_name(f".latest-{folder.name}")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(folder, target_is_directory=True)
-    partial.replace(link)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rdkit import Chem
+from rdkit import Chem, rdBase
 
 from sddfkit import __version__
 from sddfkit.chem.conformers import Conformers
@@ -28,6 +28,7 @@ from sddfkit.qc.atoms import GROUND_STATE_MULTIPLICITY
 from sddfkit.qc.inputs import refusal
 from sddfkit.qc.levels import ChosenProgram, Level
 from sddfkit.qc.properties import extract, property_named
+from sddfkit.runs import write_whole
 from sddfkit.workflows.console import progress, say
 
 Embed = Callable[..., Conformers]  # (mol, *, rng)
@@ -160,14 +161,16 @@ def make_conformers(
     seed
         The draws for a molecule depend on it and on the molecule alone.
     kept
-        A file of this run, a line per molecule that is done: those are not embedded again.
+        A file of this run, a line per molecule that is done: those are not embedded again, unless the molecule, its
+        coordinates, its name or a version is another.
     """
     done = _lines_kept(kept)
     with kept.open("a", encoding="utf-8") if kept else nullcontext() as lines:
         for identity, mol in progress("conformers")(sorted(molecules.items()), len(molecules)):
-            if identity in done:
+            mark = _mark(mol)
+            if identity in done and done[identity]["mark"] == mark:
                 continue
-            done[identity] = _conformers_of(identity, mol, embed, seed)
+            done[identity] = {"mark": mark, **_conformers_of(identity, mol, embed, seed)}
             if lines:
                 lines.write(json.dumps(done[identity]) + "\n")
                 lines.flush()
@@ -216,8 +219,15 @@ def _lines_kept(kept: Path | None) -> dict[str, dict[str, Any]]:
                 item = json.loads(line)
                 found[item["row"]["molecule_id"]] = item
         # Written anew, so that what is added does not follow half a line.
-        kept.write_text("".join(json.dumps(item) + "\n" for item in found.values()), encoding="utf-8")
+        write_whole(kept, "".join(json.dumps(item) + "\n" for item in found.values()))
     return found
+
+
+def _mark(mol: Chem.Mol) -> str:
+    """Return a hash of all that decides the conformers of a molecule beside the settings of the run."""
+    name = mol.GetProp("_Name") if mol.HasProp("_Name") else ""
+    text = f"{name}\n{__version__}\n{rdBase.rdkitVersion}\n".encode()
+    return hashlib.sha256(text + mol.ToBinary(int(Chem.PropertyPickleOptions.NoProps))).hexdigest()[:16]
 
 
 class Labeller:
