@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ CARD = "card.json"
 MEMBER_CARD = "member.json"
 WEIGHTS = "weights.safetensors"
 UNITS = {"positions": "Å", "energy": "eV", "forces": "eV/Å"}
+Parsed = TypeVar("Parsed")
+_OF_A_NET = ("net", "stats", "seed")
 _OF_ONE_MACHINE = ("warnings", "mlflow_run_id")
 
 
@@ -159,9 +161,12 @@ class Ensemble:
             When the folder holds no ensemble, a part of it is missing, or a network's code cannot be imported.
         """
         folder = Path(folder)
-        card = _read_card(folder / CARD, "an ensemble as written by Ensemble.save")
-        members = {name: _load_net(folder / f"{name}.safetensors", entry) for name, entry in card["members"].items()}
-        return cls(members, ReferenceEnergies.from_dict(card["references"]), card)
+        path = folder / CARD
+        card = _read_card(path, "an ensemble as written by Ensemble.save", ("members", "references"))
+        references = _part(path, ReferenceEnergies.from_dict, card["references"])
+        entries = _part(path, _entries, card["members"])
+        members = {name: _load_net(folder / f"{name}.safetensors", entry, path) for name, entry in entries.items()}
+        return cls(members, references, card)
 
     @classmethod
     def from_members(cls, folders: Sequence[str | Path], **card: Any) -> "Ensemble":
@@ -172,14 +177,15 @@ class Ensemble:
         EnsembleError
             When a folder is not a finished member, or members differ in name or reference energies.
         """
-        entries = [_read_card(Path(folder) / MEMBER_CARD, "a finished member") for folder in folders]
+        needed = ("name", "references", *_OF_A_NET)
+        entries = [_read_card(Path(folder) / MEMBER_CARD, "a finished member", needed) for folder in folders]
         names = [entry["name"] for entry in entries]
         if not entries or len(set(names)) < len(names):
             raise EnsembleError(f"an ensemble needs members with different names, got {names}")
         if any(entry["references"] != entries[0]["references"] for entry in entries):
             raise EnsembleError(f"the members {names} were trained with different reference energies")
         members = {
-            entry["name"]: _load_net(Path(folder) / WEIGHTS, entry)
+            entry["name"]: _load_net(Path(folder) / WEIGHTS, entry, Path(folder) / MEMBER_CARD)
             for folder, entry in zip(folders, entries, strict=True)
         }
         references = ReferenceEnergies.from_dict(entries[0]["references"])
@@ -202,20 +208,40 @@ def _replace(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def _read_card(path: Path, what: str) -> dict[str, Any]:
+def _read_card(path: Path, what: str, needed: Sequence[str]) -> dict[str, Any]:
     if not path.is_file():
         raise EnsembleError(f"{path.parent} holds no {path.name}: it is not {what}")
+    return _part(path, lambda card: _with(json.loads(card), needed), path.read_bytes())
+
+
+def _entries(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    if not members:
+        raise ValueError("it lists no members")
+    return {name: _with(entry, _OF_A_NET) for name, entry in members.items()}
+
+
+def _with(card: Any, needed: Sequence[str]) -> dict[str, Any]:
+    missing = [key for key in needed if not isinstance(card, dict) or key not in card]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    return dict(card)
+
+
+def _part(path: Path, parse: Callable[[Any], Parsed], document: Any) -> Parsed:
+    """Parse a part of the card at `path`; what is wrong there is a matter of the card."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise EnsembleError(f"{path} is damaged ({error}); copy the folder again, or train again") from error
+        return parse(document)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        wrong = f"no {error} in it" if isinstance(error, KeyError) else str(error)
+        raise EnsembleError(f"{path} is damaged ({wrong}); copy the folder again, or train again") from error
 
 
-def _load_net(weights: Path, entry: Mapping[str, Any]) -> EnergyModel:
+def _load_net(weights: Path, entry: Mapping[str, Any], card: Path) -> EnergyModel:
     if not weights.is_file():
         raise EnsembleError(f"the weights {weights} are missing")
+    stats = _part(card, GraphStats.from_dict, entry["stats"])
     try:
-        net = build_net(entry["net"], GraphStats.from_dict(entry["stats"]), entry["seed"])
+        net = build_net(entry["net"], stats, entry["seed"])
     except ValueError as error:
         raise EnsembleError(f"the member {weights.stem} of {weights.parent} cannot be rebuilt: {error}") from error
     try:

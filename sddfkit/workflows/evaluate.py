@@ -28,6 +28,7 @@ from sddfkit.workflows.errors import error_metrics, evaluate, show_metrics
 from sddfkit.workflows.predict import Predictions, predict_known, write_csv, write_parquet
 from sddfkit.workflows.split import SPLIT
 from sddfkit.workflows.summary import prediction_rows
+from sddfkit.workflows.train import data_hash
 
 SEEN: Final = ("train", "validation", "excluded")
 """Folds whose molecules say nothing about new ones: learnt from, stopped on, or too similar to those."""
@@ -101,10 +102,13 @@ def evaluate_run(
     Raises
     ------
     ValueError
-        Another level of theory, a run without a split, or nothing left to judge on.
+        Another level of theory, a run without a split, other data where those of the run were, or nothing left to
+        judge on.
     """
     model = Ensemble.load(ensemble)
-    snapshot = snapshot or own_snapshot(ensemble)
+    if snapshot is None:
+        snapshot = own_snapshot(ensemble)
+        _check_own(model, ensemble, snapshot)
     level = _checked_level(model, ensemble, snapshot)
     split = read_split(ensemble)
     if split is None and not include_seen:
@@ -147,6 +151,15 @@ def evaluate_run(
     _draw(_fold(found, model.references), level, folder)
     _show(document, model)
     return path
+
+
+def _check_own(model: Ensemble, ensemble: Path, snapshot: Path) -> None:
+    """Refuse a snapshot that stands where the ensemble's own was: the numbers would pass for those of its test fold."""
+    if model.card.get("data") not in (None, data_hash(snapshot)):  # what `active` trained from lies in its own folder
+        raise ValueError(
+            f"{snapshot} is not what {ensemble} was trained from: other data lie there now; bring the training data "
+            f"back, or name a snapshot to judge the ensemble on: data=<folder>"
+        )
 
 
 def _checked_level(model: Ensemble, ensemble: Path, snapshot: Path) -> str:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sddfkit import __version__
 from sddfkit.data.records import Record, check_one_level, from_records
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
+from sddfkit.data.snapshots import read_manifest
 from sddfkit.models.ensemble import Ensemble
 from sddfkit.models.graphs import graph, graph_stats
 from sddfkit.qc.harnesses.protocol import PARENT_PID, die_with_parent
@@ -261,6 +262,12 @@ def _end_with(parent: int) -> None:
     die_with_parent()
 
 
+def data_hash(snapshot: Path) -> str:
+    """Return what tells a snapshot from others: the sha256 over those of its shards, wherever it lies."""
+    shards = [shard["sha256"] for shard in read_manifest(snapshot)["shards"]]
+    return hashlib.sha256("\n".join(shards).encode()).hexdigest()
+
+
 def train_from_snapshot(
     *,
     snapshot: Path,
@@ -292,7 +299,13 @@ def train_from_snapshot(
         ) as parent,
     ):
         recipe = Recipe(models, trainer, root / "members", parent.for_members())
-        card = {"sddfkit": __version__, "level": train[0].level, "program": train[0].program, "n_train": len(train)}
+        card = {
+            "sddfkit": __version__,
+            "level": train[0].level,
+            "program": train[0].program,
+            "n_train": len(train),
+            "data": data_hash(snapshot),
+        }
         ensemble, summaries = train_ensemble(trainers, recipe, train, validation, references, seed=seed, card=card)
         row = {
             "round": 0,

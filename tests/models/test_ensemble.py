@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,25 @@ def test_damaged_folders_are_explained(tmp_path: Path) -> None:
     (folder / "card.json").write_text("{")
     with pytest.raises(EnsembleError, match=r"card\.json is damaged"):
         Ensemble.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda card: {}, "it lacks members, references"),
+        (lambda card: [], "it lacks members, references"),
+        (lambda card: {**card, "members": {}}, "it lists no members"),
+        (lambda card: {**card, "members": ["m0"]}, "list"),
+        (lambda card: {**card, "members": {"m0": {"net": card["members"]["m0"]["net"]}}}, "it lacks stats, seed"),
+        (lambda card: {**card, "members": {"m0": {**card["members"]["m0"], "stats": {}}}}, "no 'elements' in it"),
+        (lambda card: {**card, "references": {}}, "no 'energies' in it"),
+    ],
+)
+def test_a_card_that_lacks_something_is_damaged(tmp_path: Path, change: Callable, wrong: str) -> None:
+    path = ensemble().save(tmp_path) / "card.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(EnsembleError, match=rf"card\.json is damaged \(.*{wrong}.*\); copy the folder again"):
+        Ensemble.load(tmp_path)
 
 
 def test_wrong_folders_are_explained(tmp_path: Path) -> None:

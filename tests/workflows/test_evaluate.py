@@ -1,6 +1,7 @@
 """A finished run judged again: on its own test fold, and on other data without the molecules that it has seen."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from sddfkit.qc import Level, atom_input, atomic_input, compute, extract
 from sddfkit.workflows.evaluate import evaluate_run, own_snapshot, read_split
 from sddfkit.workflows.label import ISOLATED_ATOMS, elements
 from sddfkit.workflows.predict import find_ensemble
+
+pytestmark = pytest.mark.xdist_group("evaluate")  # one worker trains, once
 
 LEVEL = Level(name="GFN2-xTB", method="gfn2-xtb", basis=None, programs={"tblite": {"accuracy": 1.0}})
 SMILES = ["CCO", "CC=O", "CC(C)O", "CCN", "C1CO1", "C1CC1", "CO", "OO", "NO", "C=O", "COC", "CNC", "C1CN1", "C#N",
@@ -177,6 +180,23 @@ def test_without_the_split_nothing_passes_for_new(finished_run, tmp_path):
         judged(alone, tmp_path, snapshot=None)
     shutil.copy(finished_run / "split.json", alone)
     assert not judged(alone, tmp_path, snapshot=snapshot)["seen"], "a split that travels with the ensemble is as good"
+
+
+def test_other_data_in_the_place_of_the_training_data_are_refused(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    trained = own_snapshot(run / "ensemble")
+    moved = shutil.copytree(trained, tmp_path / "data")
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(trained), str(moved)))
+    assert judged(run / "ensemble", tmp_path, snapshot=None)["snapshot"] == str(moved), "a copy is as good"
+    card = json.loads((run / "ensemble" / "card.json").read_text())
+    assert re.fullmatch("[0-9a-f]{64}", card["data"])
+
+    records = to_records(read_snapshot(trained))
+    shutil.rmtree(moved)
+    other = snapshot_of([records[0]._replace(energy=records[0].energy + 1e-6), *records[1:]], moved)
+    with pytest.raises(ValueError, match=r"data is not what .*ensemble was trained from.*data=<folder>"):
+        judged(run / "ensemble", tmp_path, snapshot=None)
+    assert judged(run / "ensemble", tmp_path, snapshot=other)["n_records"] > 0, "whoever names them wants them"
 
 
 def test_nothing_left_to_judge_on_is_a_sentence(finished_run, tmp_path):

@@ -21,6 +21,8 @@ from sddfkit.models.graphs import GraphStats
 from sddfkit.units import EV_TO_KCAL_MOL
 from sddfkit.workflows.predict import NoSuchRunError, find_ensemble, predict_known, predict_molecules
 
+pytestmark = pytest.mark.xdist_group("predict")
+
 NETS = {"gen": "sddfkit.models.gen.GEN", "resgated": "sddfkit.models.resgated.ResGated"}
 EMBED = partial(conformers.etkdg, n_conformers=4, max_attempts=5)
 LINES = [
