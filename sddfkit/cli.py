@@ -277,6 +277,8 @@ def _quiet() -> None:
     """Keep other libraries' chatter off the screen; our own warnings stay."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    # A sweep that is stopped leaves semaphores of its launcher to their tracker, which says so although it clears them.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     for name in ("mlflow", "alembic", "pytorch_lightning", "lightning_fabric", "ipyparallel", "rdkit"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
