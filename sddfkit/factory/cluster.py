@@ -19,6 +19,8 @@ import ipyparallel as ipp
 import psutil
 from traitlets.config import Config
 
+from sddfkit.processes import lives, started
+
 logger = logging.getLogger(__name__)
 
 # One thread per engine and quiet waiting: OpenMP threads that spin on busy cores cost a factor of ten and more.
@@ -313,17 +315,11 @@ class Owner(NamedTuple):
     @classmethod
     def me(cls) -> "Owner":
         """Return this process."""
-        process = psutil.Process()
-        return cls(socket.gethostname(), process.pid, process.create_time())
+        return cls(socket.gethostname(), os.getpid(), started())
 
     def lives(self) -> bool:
         """Say whether the process still runs; of a process on another host that cannot be denied from here."""
-        if self.host != socket.gethostname():
-            return True
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1.0
-        except psutil.NoSuchProcess:
-            return False
+        return self.host != socket.gethostname() or lives(self.pid, self.started)
 
 
 def read_owner(folder: Path) -> Owner | None:

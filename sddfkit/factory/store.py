@@ -24,6 +24,7 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from sddfkit.processes import lives, started
 from sddfkit.qc.spool import TOKEN_FILE, Owner, write_text
 
 logger = logging.getLogger(__name__)
@@ -364,7 +365,6 @@ class Store:
 
     def _try_lease(self) -> sa.RowMapping | None:
         """Take the lease and return None, or return the living process that has it."""
-        mine = psutil.Process()
         with self._engine.begin() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # two openers must not both find it free
             holder = connection.execute(sa.select(lease)).mappings().first()
@@ -375,8 +375,8 @@ class Store:
                 lease.insert().values(
                     id=1,
                     host=socket.gethostname(),
-                    pid=mine.pid,
-                    process_started=mine.create_time(),
+                    pid=os.getpid(),
+                    process_started=started(),
                     heartbeat=now(),
                 )
             )
@@ -388,11 +388,7 @@ def _alive(holder: sa.RowMapping) -> bool:
     if holder["host"] != socket.gethostname():
         silence = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(holder["heartbeat"])
         return silence < dt.timedelta(minutes=10)
-    try:
-        started = psutil.Process(holder["pid"]).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    return holder["pid"] != os.getpid() and abs(started - holder["process_started"]) < 1.0
+    return holder["pid"] != os.getpid() and lives(holder["pid"], holder["process_started"])
 
 
 def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import psutil
+from sddfkit.processes import started
 
 TOKEN_FILE: Final = ".coordinator"
 STALE_AFTER_S: Final = 86400.0
@@ -96,10 +96,18 @@ def remove_stale(spool: Path) -> None:
     """Remove half-written files whose writer is dead: a process of this host that is gone, or unchanged for a day."""
     for partial in spool.glob(".*.tmp"):
         host, _, pid = partial.name.removesuffix(".tmp").partition(".json.")[2].rpartition(".")
-        dead = host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid))
+        dead = host == socket.gethostname() and pid.isdigit() and not _runs(int(pid))
         with contextlib.suppress(OSError):
             if dead or time.time() - partial.stat().st_mtime > STALE_AFTER_S:
                 partial.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        started(pid)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def folders_for(spool: str, owner: Owner | None) -> list[Path]:

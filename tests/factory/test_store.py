@@ -1,5 +1,7 @@
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -7,7 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from sddfkit.factory import store as module
+from sddfkit.factory.cluster import Owner
 from sddfkit.factory.store import Store, StoreError, calculations, file_system
+from sddfkit.processes import started
 
 RECORD = {"record_id": "r1", "molecule_id": "O", "name": "water", "positions": [[0.0, 0.0, 0.1]]}
 
@@ -54,6 +58,23 @@ def test_a_living_writer_is_named_and_a_dead_one_is_succeeded(tmp_path):
         other.kill()
         other.wait()
     Store(path).close()
+
+
+def test_a_writer_that_was_killed_and_not_waited_for_is_dead(tmp_path):
+    path = tmp_path / "store.sqlite"
+    code = f"import sys; from sddfkit.factory.store import Store; Store({str(path)!r}); print('open'); sys.stdin.read()"
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "open\n"
+        owner = Owner(socket.gethostname(), other.pid, started(other.pid))
+        assert owner.lives()
+        os.kill(other.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+        Store(path).close()
+        assert not owner.lives()
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_another_schema_version_is_refused(tmp_path):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from sddfkit.qc.spool import (
     kept,
     own_folders,
     read_kept,
+    remove_stale,
     spool_path,
     write_json,
     write_outcome,
@@ -40,6 +45,23 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         write_json(path, {"value": object()})
     assert json.loads(path.read_text()) == {"value": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["abc.json"]
+
+
+def test_what_a_killed_writer_left_is_removed_before_it_is_waited_for(tmp_path: Path) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        half, mine = (tmp_path / f".abc.json.{socket.gethostname()}.{pid}.tmp" for pid in (writer.pid, os.getpid()))
+        for partial in (half, mine):
+            partial.write_text("{")
+        remove_stale(tmp_path)
+        assert half.exists(), "its writer lives"
+        os.kill(writer.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+        remove_stale(tmp_path)
+        assert not half.exists() and mine.exists()
+    finally:
+        writer.kill()
+        writer.communicate()
 
 
 @pytest.mark.parametrize("key", ["../up", "a/b", "", ".hidden", None, 3, "x" * 300, "a b"])
