@@ -75,7 +75,7 @@ def run(*arguments: str | Path, cwd: Path = ROOT, path: Path | None = None) -> s
 
 
 def contracts(cwd: Path, *options: str | Path, path: Path | None = None) -> dict[str, dict[str, str]]:
-    """Run contract tests; for each file the tests that ran, with "passed", or the message of what failed."""
+    """Run contract tests; for each file the tests that ran, with "passed", or the report of what failed."""
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         files = ("tests/contracts", "--ignore=tests/contracts/test_contributing.py", f"--junitxml={report}")
@@ -86,7 +86,9 @@ def contracts(cwd: Path, *options: str | Path, path: Path | None = None) -> dict
     for case in cases:
         problem = next((part for part in case if part.tag in ("failure", "error", "skipped")), None)
         file = case.attrib["classname"].rsplit(".", 1)[-1] + ".py"
-        outcomes.setdefault(file, {})[case.attrib["name"]] = "passed" if problem is None else problem.attrib["message"]
+        # The whole report is the element's text: pytest cuts the attribute "message", the sooner the longer its paths.
+        text = "passed" if problem is None else problem.text or problem.attrib["message"]
+        outcomes.setdefault(file, {})[case.attrib["name"]] = text
     return outcomes
 
 

@@ -5,6 +5,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import MISSING, OmegaConf
 
+from sddfkit.chem.conformers import etkdg
 from sddfkit.chem.molecules import molecule_id, molecules_from_smiles
 from sddfkit.chem.sources import Rejected, read_molecules
 from sddfkit.data.splits import assert_no_leak
@@ -29,8 +30,15 @@ def test_molecule_sets(path):
 @pytest.mark.parametrize("path", configs("conformers"), ids=lambda path: path.stem)
 def test_conformer_generators(path):
     generate = instantiate(OmegaConf.load(path))
-    (mol,) = molecules_from_smiles("CCO")
-    assert generate(mol, rng=np.random.default_rng(0)).kept > 0
+    (bare,) = molecules_from_smiles("CCO")
+    placed = etkdg(bare, 3, np.random.default_rng(0), prune_rmsd=None).mol
+    assert bare.GetNumConformers() == 0
+    found = generate(placed, rng=np.random.default_rng(0))
+    assert found.kept > 0
+    if path.stem == "given":  # what there is to take, it takes; it makes none
+        assert found.kept == 3 and generate(bare, rng=np.random.default_rng(0)).kept == 0
+    else:
+        assert generate(bare, rng=np.random.default_rng(0)).kept > 0
 
 
 @pytest.mark.parametrize("path", configs("split"), ids=lambda path: path.stem)

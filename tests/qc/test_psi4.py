@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -87,13 +88,22 @@ def test_failures_are_values_and_the_process_lives_on(
     assert good.return_result == pytest.approx(-76.388262, abs=1e-5), "options of the failed job linger"
 
 
+def children_with(word: str) -> list[int]:
+    """The living children of this process whose command line has a word."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended, or is a zombie, which has no command line
+            if word in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
+
+
 @pytest.mark.usefixtures("needs_psi4")
 def test_a_killed_process_is_replaced(make_input: Callable[..., AtomicInput], molecules: Any) -> None:
     job = make_input("psi4", molecules["water"], driver="energy")
     before = set(Path.cwd().iterdir())
     first = compute(job)
-    processes = [p for p in psutil.Process().children() if "psi4_worker.py" in " ".join(p.cmdline())]
-    assert len(processes) == 1
-    os.kill(processes[0].pid, signal.SIGKILL)
+    (process,) = children_with("psi4_worker.py")
+    os.kill(process, signal.SIGKILL)
     assert compute(job).return_result == first.return_result
     assert set(Path.cwd().iterdir()) == before, "Psi4 left files in the working folder"
