@@ -1,9 +1,12 @@
 """Conformers by ETKDGv3, or as given, with an account of what was asked for, what came, and why the rest did not."""
 
 import math
+import threading
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -16,9 +19,14 @@ from sddfkit.chem.rmsd import prune_by_rmsd
 
 FLAGS_PROPERTY = "sddfkit.flags"
 """Property of an RDKit conformer: what to know about it before use, joined by "; "."""
+T = TypeVar("T")
 _ATTEMPT = "attempt: "
+_LARGE = 100
+"""Atoms. A conformer of fewer takes far less than a second, with RDKit's own limit on attempts."""
 _CLOSEST = 0.1
 """Å. Atoms nearer to each other have no place of their own: a missing coordinate is written as 0 0 0."""
+_CAUSES = tuple(rdDistGeom.EmbedFailureCauses.names.values())
+_TIMEOUT = rdDistGeom.EmbedFailureCauses.EXCEEDED_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,9 @@ def etkdg(
     Conformers that distance geometry cannot embed are tried once more from random coordinates. A molecule that cannot
     be embedded at all comes back with kept = 0 and the reasons; it is not an error.
 
+    Ctrl-C is answered at once: RDKit embeds and relaxes in a thread of its own. Where the process lives on, as in a
+    notebook, that thread ends with RDKit's call.
+
     Parameters
     ----------
     mol : molecule; missing hydrogens are added, conformers it has are replaced in a copy
@@ -80,7 +91,11 @@ def etkdg(
         this, Å; None keeps all
     prune_hydrogens : whether hydrogens count in that RMSD
     max_attempts : per conformer; 0 is RDKit's rule, ten per atom
-    timeout_s : limit for each of the two embedding runs, per conformer and fragment, s (RDKit counts whole seconds)
+    timeout_s : limit per conformer and fragment in each of the two embedding runs, s (RDKit counts whole seconds, and
+        not the preparation that the conformers share). A run of a molecule of more than 100 atoms, or with
+        max_attempts, asks for one conformer first, and for no more if that one comes too late. So a molecule whose
+        conformers all come too late takes 2·timeout_s per fragment; one whose conformers just come in time takes up
+        to n_conformers·timeout_s
 
     Raises
     ------
@@ -174,16 +189,49 @@ def _embed(mol: Chem.Mol, n: int, rng: np.random.Generator, max_attempts: int, t
         params.trackFailures = True
         missing = n - mol.GetNumConformers()
         try:
-            with rdBase.BlockLogs():
-                rdDistGeom.EmbedMultipleConfs(mol, missing, params)
+            if missing > 1 and (max_attempts or mol.GetNumAtoms() > _LARGE):
+                first = _embed_some(Chem.Mol(mol, True), 1, params)  # without conformers
+                if first[_cause_name(_TIMEOUT)]:
+                    causes += first
+                    causes[f"not asked for after {_cause_name(_TIMEOUT)}"] += missing - 1
+                    continue
+            causes += _embed_some(mol, missing, params)
         except (ValueError, RuntimeError) as error:  # inconsistent bounds, broken invariants
             causes[" ".join(str(error).split())[:120]] += missing
-            continue
-        counts = params.GetFailureCounts()
-        for name, cause in rdDistGeom.EmbedFailureCauses.names.items():
-            if counts and counts[int(cause)]:
-                causes[name.lower().replace("_", " ")] += counts[int(cause)]
     return {f"{_ATTEMPT}{cause}": count for cause, count in sorted(causes.items())}
+
+
+def _embed_some(mol: Chem.Mol, n: int, params: Any) -> Counter[str]:
+    """Embed in place; count the causes of failed attempts. The first conformer is the same for any n."""
+
+    def embed() -> None:
+        with rdBase.BlockLogs():
+            rdDistGeom.EmbedMultipleConfs(mol, n, params)
+
+    _interruptible(embed)
+    counts = params.GetFailureCounts() or ()
+    return +Counter({_cause_name(cause): counts[int(cause)] for cause in _CAUSES if int(cause) < len(counts)})
+
+
+def _cause_name(cause: Any) -> str:
+    return str(cause.name).lower().replace("_", " ")
+
+
+def _interruptible(call: Callable[[], T]) -> T:
+    """Call RDKit in a thread of its own, where it works without the interpreter's lock, and wait for what it returns.
+
+    A signal handler of Python runs in the main thread, between two steps of Python: it would have to wait for RDKit.
+    """
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="rdkit", daemon=True).start()  # the process may end before RDKit does
+    return answer.result()
 
 
 def _relax(mol: Chem.Mol) -> list[str]:
@@ -193,7 +241,7 @@ def _relax(mol: Chem.Mol) -> list[str]:
     if not parametrised:
         return ["MMFF94 has no parameters for this molecule; conformers are as embedded"]
     before = {conformer.GetId(): set(_faults(conformer)) for conformer in mol.GetConformers()}
-    outcome = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, numThreads=1, maxIters=2000)
+    outcome = _interruptible(lambda: rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, numThreads=1, maxIters=2000))
     for conformer, (status, _) in zip(list(mol.GetConformers()), outcome, strict=True):
         notes = ["MMFF94 not converged"] if status != 0 else []
         new = [fault for fault in _faults(conformer) if fault not in before[conformer.GetId()]]

@@ -1,8 +1,14 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 from sddfkit.chem import conformers
 from sddfkit.chem.conformers import FLAGS_PROPERTY, etkdg, given
@@ -97,6 +103,57 @@ def test_time_out_is_a_reason():
     assert time.perf_counter() - started < 20
     assert impossible.failures["attempt: exceeded timeout"] > 0
     assert impossible.kept == 0
+
+
+@pytest.mark.parametrize(
+    ("smiles", "options"), [("C1C[C@H]2CC[C@H]1C2", {"max_attempts": 10_000_000}), ("C" * 250, {})]
+)
+def test_a_molecule_that_takes_too_long_is_given_up(smiles, options):
+    hopeless = embed(smiles, n=20, timeout_s=1, **options)
+    assert hopeless.failures["attempt: exceeded timeout"] == 2, "one conformer in each of the two runs"
+    assert hopeless.failures["attempt: not asked for after exceeded timeout"] == 2 * 19
+    assert lost(hopeless) == {"not embedded": 20}
+
+
+def test_the_first_conformer_alone_changes_nothing():
+    (mol,) = molecules_from_smiles("C" * 40)  # more than 100 atoms
+    params = rdDistGeom.ETKDGv3()
+    params.randomSeed = int(np.random.default_rng(1).integers(1, 2**31 - 1))
+    rdDistGeom.EmbedMultipleConfs(mol, 3, params)
+    expected = np.array([conformer.GetPositions() for conformer in mol.GetConformers()])
+    found = embed("C" * 40, n=3, prune_rmsd=None)
+    np.testing.assert_array_equal(positions(found), expected)
+    assert found.kept == 3
+
+
+def test_off_the_main_thread_it_is_the_same():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(embed("CCCO", mmff=True)))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(positions(found[0]), positions(embed("CCCO", mmff=True)))
+
+
+@pytest.mark.parametrize("smiles", ["C" * 300, "C" * 1500], ids=["while embedding", "while preparing"])
+def test_an_interrupt_does_not_wait_for_rdkit(smiles):
+    code = (
+        "import signal, sys, numpy as np; from rdkit import Chem; from sddfkit.chem.conformers import etkdg\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a background job ignores it\n"
+        "mol = Chem.MolFromSmiles(sys.argv[1]); print('embedding', flush=True)\n"
+        "etkdg(mol, 4, np.random.default_rng(0), timeout_s=20)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, smiles], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout.readline() == "embedding\n"
+        time.sleep(1.5)
+        os.kill(child.pid, signal.SIGINT)
+        _, errors = child.communicate(timeout=10)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == -signal.SIGINT and errors.endswith("KeyboardInterrupt\n")
 
 
 def test_mmff_relaxes_without_breaking_anything():
