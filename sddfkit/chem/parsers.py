@@ -67,8 +67,10 @@ def _lines(path: Path, packed: bool) -> Iterator[_Line]:
     number = 0
     with gzip.open(path, "rb") if packed else path.open("rb") as stream:
         try:
-            for number, raw in enumerate(stream, start=1):
-                yield _decoded(number, raw)
+            for raw in stream:
+                for line in raw.rstrip(b"\r\n").split(b"\r"):  # files of old Macs have CR alone
+                    number += 1
+                    yield _decoded(number, line)
         except gzip.BadGzipFile as error:
             if number == 0:
                 raise MoleculeError(f"{path} is not a gzip file: {error}") from error
@@ -78,7 +80,6 @@ def _lines(path: Path, packed: bool) -> Iterator[_Line]:
 
 
 def _decoded(number: int, raw: bytes) -> _Line:
-    raw = raw.rstrip(b"\r\n")
     if number == 1:
         raw = raw.removeprefix(b"\xef\xbb\xbf")  # byte-order mark of Windows editors
     try:
@@ -119,7 +120,10 @@ def _csv_rows(
     columns = [column.strip() for column in next(csv.reader([header.text], delimiter=delimiter))]
     smiles_at = _column(columns, smiles_column, SMILES_COLUMNS, source)
     if smiles_at is None:
-        raise MoleculeError(f"{source}: no column looks like SMILES; name it with smiles_column. Columns: {columns}")
+        raise MoleculeError(
+            f"{source}: no column looks like SMILES: is the header line missing? Else name the column with "
+            f"smiles_column. Columns: {columns}"
+        )
     name_at = _column(columns, name_column, NAME_COLUMNS, source)
     for line in lines:
         if line.problem:
@@ -142,7 +146,7 @@ def _csv_rows(
 def _column(columns: list[str], wanted: str | None, guesses: tuple[str, ...], source: str) -> int | None:
     if wanted is not None:
         if wanted not in columns:
-            raise MoleculeError(f"{source}: no column {wanted!r}; columns: {columns}")
+            raise MoleculeError(f"{source}: no column {wanted!r}: is the header line missing? Columns: {columns}")
         return columns.index(wanted)
     keys = [_key(column) for column in columns]
     return next((keys.index(guess) for guess in guesses if guess in keys), None)

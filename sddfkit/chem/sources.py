@@ -78,8 +78,9 @@ def read_molecules(
     """Stream molecules with explicit hydrogens from a file.
 
     Suffixes, in any letter case: ``.smi .smiles .txt`` (SMILES, white space, name; ``#`` opens a comment line),
-    ``.csv`` (header line; comma, semicolon or tab), ``.sdf``; each also ``.gz``. The 3D conformer of an SDF record is
-    kept; records that follow each other and hold the same molecule, atom by atom, become one with all their conformers.
+    ``.csv`` (header line; comma, semicolon or tab), ``.sdf``; each also ``.gz``. Lines end with LF, CR LF or CR. The 3D
+    conformer of an SDF record is kept; records that follow each other and hold the same molecule, atom by atom, become
+    one with all their conformers.
 
     Parameters
     ----------
@@ -97,8 +98,8 @@ def read_molecules(
     Raises
     ------
     MoleculeError
-        At the call, not at the first molecule: no such file, a folder, an unknown suffix, an empty file, no SMILES
-        column.
+        At the call, not at the first molecule: no such file, no regular file, an unknown suffix, an empty file, no
+        SMILES column.
     """
     if max_heavy_atoms is not None and max_heavy_atoms < min_heavy_atoms:
         raise MoleculeError(f"{max_heavy_atoms=} is below {min_heavy_atoms=}")
@@ -116,10 +117,13 @@ def _resolve(path: str | Path) -> Path:
     file = Path(path).expanduser()
     if file.is_file():
         return file
-    if isinstance(path, str) and path and Path(path).name == path and not Path(path).suffix:
-        return shipped(path)
+    name = isinstance(path, str) and path and Path(path).name == path and not Path(path).suffix
+    if name and (not file.exists() or (SETS / f"{path}.smi").is_file()):
+        return shipped(str(path))
     if file.is_dir():
         raise MoleculeError(f"{file} is a folder; give a file with molecules")
+    if file.exists():
+        raise MoleculeError(f"{file} is no regular file (a device, pipe or socket); give a file with molecules")
     raise MoleculeError(f"no such file: {file}")
 
 

@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import os
 
 import pytest
 from rdkit import Chem
@@ -87,7 +88,7 @@ def test_csv_rows_without_a_smiles(tmp_path):
 def test_csv_without_smiles_column_lists_the_columns(tmp_path, columns):
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(MoleculeError, match=r"\['a', 'b'\]"):
+    with pytest.raises(MoleculeError, match=r"is the header line missing\?.*\['a', 'b'\]"):
         read_molecules(path, **columns)
 
 
@@ -118,6 +119,25 @@ def test_sdf_bad_records_are_rejected_with_their_line(tmp_path):
     assert [r.line for r in rejected] == [line, line + bad.count("\n")]
     assert rejected[0].text == "broken"
     assert "valence for atom # 0 F" in rejected[1].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.smi", "CO methanol\r# comment\rCN methylamine\r"),
+        ("a.csv", "smiles,name\rCO,methanol\r\rCN,methylamine"),
+        ("a.sdf", (sdf("CO", "methanol") + sdf("CN", "methylamine")).replace("\n", "\r")),
+        ("b.smi", "CO methanol\r\r\n# comment\r\nCN methylamine\r"),
+    ],
+)
+def test_lines_may_end_with_a_carriage_return(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    mols, rejected = split(read_molecules(path))
+    assert names(mols) == ["methanol", "methylamine"]
+    assert rejected == []
+    lines = [mol.GetIntProp("sddfkit.line") for mol in mols]
+    assert lines == {"a.smi": [1, 3], "a.csv": [2, 4], "a.sdf": [1, 13], "b.smi": [1, 3]}[name]
 
 
 def test_bytes_that_are_no_text_are_reported_and_passed_over(tmp_path):
@@ -158,6 +178,10 @@ def test_paths_that_cannot_be_read(tmp_path):
         read_molecules(tmp_path)
     with pytest.raises(MoleculeError, match="no such file"):
         read_molecules(tmp_path / "missing.smi")
+    os.mkfifo(tmp_path / "pipe.smi")
+    for odd in ("/dev/null", tmp_path / "pipe.smi"):
+        with pytest.raises(MoleculeError, match="is no regular file"):
+            read_molecules(odd)
     with pytest.raises(MoleculeError, match="there are: demo, smoke"):
         read_molecules("dmeo")
     (tmp_path / "a.xyz").write_text("1\n\nH 0 0 0\n")
