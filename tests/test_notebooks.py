@@ -109,6 +109,18 @@ def test_links_lead_somewhere(path):
         assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
+def test_other_settings_are_another_run():
+    """The folder's name decides whether the loop runs or an old run is shown."""
+    parameters, setup = code(nbformat.read(FOLDER / "02_active_learning.ipynb", as_version=4))[:2]
+    folders = []
+    for changes in ([], [], ["seed=1"], ["strategy=random"]):
+        names: dict = {}
+        exec(f"{parameters.source}\nCHANGES = {changes}\n{setup.source}", names)
+        folders.append(names["folder"])
+    assert folders[0] == folders[1] and len(set(folders)) == 3
+    assert all(re.fullmatch("notebook-smoke-[0-9a-f]{8}", folder.name) for folder in folders)
+
+
 @executing
 @each
 @pytest.mark.timeout(300)
