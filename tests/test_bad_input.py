@@ -128,9 +128,9 @@ FILES = {
     "missing": (None, "no such file: mine.smi"),
     "empty": ("", "mine.smi holds no molecules: it is empty"),
     "comments alone": ("# nothing\n\n# here\n", "mine.smi holds no molecules: it is empty, or has only comments"),
-    "rubbish alone": ("not a molecule\n(((\n", "no molecule could be used from mine.smi: the reasons stand above"),
+    "rubbish alone": ("not a molecule\n(((\n", "mine.smi: the reasons stand above"),
     "not text": (b"\x00\xff\xfe\x00PNG" * 50, "mine.smi"),
-    "elements beyond the level": ("[Rn]\nC[At]\n", "no molecule of mine.smi can be computed"),
+    "elements beyond the level": ("[Rn]\nC[At]\n", "mine.smi can be computed at wB97X/6-31G(d)"),
     "nothing that can be embedded": ("C1#CC1 cyclopropyne\n", "no conformer of cyclopropyne (C1#CC1): not embedded"),
 }
 
