@@ -89,7 +89,6 @@ def train(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
             config=settings,
             parent_run_id=sweep.parent_run_id(path),
         )
-        runs.point_latest(Path(settings["paths"]["root"]), path)
     return f"ensemble: {ensemble}"
 
 

@@ -117,8 +117,8 @@ def find_ensemble(run: str, root: Path) -> Path:
     Parameters
     ----------
     run
-        "latest" (where ``runs/latest`` points, else the newest), a run's name below ``<root>/runs``, the folder of a
-        run, of a sweep (its ``best``) or of an ensemble.
+        "latest" (the newest ensemble, of whatever verb), a run's name below ``<root>/runs``, the folder of a run, of a
+        sweep (its ``best``) or of an ensemble.
     root
         ``paths.root``.
 
@@ -128,7 +128,7 @@ def find_ensemble(run: str, root: Path) -> Path:
         Names the runs there are.
     """
     runs = root / "runs"
-    if run == LATEST and not (runs / LATEST).exists():
+    if run == LATEST:
         if newest := _runs(runs)[:1]:
             run = newest[0]
         else:

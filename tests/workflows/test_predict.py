@@ -193,8 +193,9 @@ def test_a_run_is_found_by_whatever_names_it(ensemble, tmp_path, monkeypatch):
     assert find_ensemble("./2026-01-01-first", tmp_path / "elsewhere") == first
 
     (first / "card.json").touch()
-    assert find_ensemble("latest", tmp_path) == first, "the newest, while nothing is called latest"
-    (runs / "latest").symlink_to(runs / "2026-01-02-sweep")
+    (runs / "latest").symlink_to(runs / "2026-01-02-sweep")  # the newest report, not the newest ensemble
+    assert find_ensemble("latest", tmp_path) == first
+    (best / "card.json").touch()
     assert find_ensemble("latest", tmp_path) == best
 
 
