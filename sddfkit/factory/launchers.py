@@ -187,7 +187,8 @@ def over_ssh(
         raise ClusterError("cluster=ssh needs machines, with the engines on each: 'cluster.hosts={node1: 8, node2: 4}'")
     folder = Path(folder).absolute()
     engine = {
-        "remote_python": python,
+        "remote_python": shlex.quote(python),  # the shell over there reads it; the engine is started without one
+        "engine_cmd": [python, "-m", "ipyparallel.engine"],
         "remote_profile_dir": remote_folder,
         "ssh_args": ["-o", "BatchMode=yes", *ssh_options],
         "scp_cmd": ["false"],  # nothing is fetched: what engines print stays in their logs there

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def test_what_is_not_configured_is_left_to_the_site(system, tools, tmp_path):
     engines.start(1)
     script = "\n".join(tools.lines("script"))
     assert not re.search(r"partition|account|walltime|h_rt|-W |duration|mem|-q |-J 1-1", script)
-    assert str(Path(HERE).with_name("ipengine")) in script or f"{HERE} -m ipyparallel.engine" in script
+    assert str(Path(HERE).with_name("ipengine")) in script or f"{shlex.quote(HERE)} -m ipyparallel.engine" in script
 
 
 def test_ssh_is_told_hosts_python_and_options(tmp_path):
