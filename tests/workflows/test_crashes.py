@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -44,17 +45,21 @@ def processes_of(root: Path) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[str]]]:
     """One job, killed once at each moment and started again each time, until it is through."""
     root = tmp_path_factory.mktemp("killed")
     said = []
-    for moment in MOMENTS:
-        done = run(root, str(Path(__file__).with_name("kill_at.py")), moment, *JOB)
-        assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stdout}{done.stderr}"
-        said.append(done.stdout)
-    done = run(root, "-m", "sddfkit", *JOB)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return root, [*said, done.stdout]
+    try:
+        for moment in MOMENTS:
+            done = run(root, str(Path(__file__).with_name("kill_at.py")), moment, *JOB)
+            assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stdout}{done.stderr}"
+            said.append(done.stdout)
+        done = run(root, "-m", "sddfkit", *JOB)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield root, [*said, done.stdout]
+    finally:
+        for process in processes_of(root):  # none, unless something went wrong on the way
+            process.kill()
 
 
 @pytest.fixture(scope="module")
