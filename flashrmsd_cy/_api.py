@@ -113,7 +113,7 @@ def rmsd(
     deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
     a = _positions(a_positions, molecule, "a_positions")
     b = _positions(b_positions, other or molecule, "b_positions")
-    order = molecule._map_to(other or molecule, node_limit, deadline)
+    order = np.asarray(molecule._map_to(other or molecule, node_limit, deadline))
     b = np.ascontiguousarray(b[order])
     try:
         plan, blocks, count = molecule._prepared(node_limit, deadline)

@@ -164,7 +164,7 @@ class Comparer:
 
     def _in_order_of(self, first: Record, record: Record) -> Float:
         """(n, 3) compared atoms of a record in the order of those of `first`."""
-        order = self._graph(first).molecule._map_to(self._graph(record).molecule)
+        order = list(self._graph(first).molecule._map_to(self._graph(record).molecule))
         return _places(record)[self._graph(record).atoms][order]
 
     def _deadline(self) -> float | None:

@@ -4,11 +4,16 @@ Two atoms may only be exchanged by an isomorphism if they get the same colour. C
 because both are refined together, with one table of signatures (Weisfeiler & Leman, 1968).
 """
 
-from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from __future__ import annotations
 
-Adjacency = Sequence[Mapping[int, int]]
-Colours = dict[int, int]
+from collections import Counter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+
+    Adjacency = Sequence[Mapping[int, int]]
+    Colours = dict[int, int]
 
 
 class Graph:

@@ -1,21 +1,26 @@
 """`Molecule`: a molecular graph, checked and prepared once for any number of conformers."""
 
-import time
-from collections.abc import Hashable, Sequence
-from typing import final
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import time
+from array import array
 
 from flashrmsd_cy._graph import Graph, difference
-from flashrmsd_cy._pack import Blocks, Int, Packed, first_map, list_blocks, pack
+from flashrmsd_cy._pack import first_map, list_blocks, pack
 from flashrmsd_cy._plan import PlanLimitError, Planner
 from flashrmsd_cy.errors import NotIsomorphicError, RMSDError, SearchLimitError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from flashrmsd_cy._pack import Blocks, Int, Packed
 
 MAX_LISTED_MAPS = 5000
 
 
-@final
 class Molecule:
     """A molecular graph, prepared for comparing conformers.
 
@@ -44,7 +49,7 @@ class Molecule:
 
     def __init__(
         self,
-        elements: Sequence[int | str] | NDArray[np.integer],
+        elements: Sequence[int | str] | NDArray,
         bonds: ArrayLike,
         *,
         bond_types: ArrayLike | None = None,
@@ -85,10 +90,10 @@ class Molecule:
             self._plan = pack(nodes), list_blocks(nodes, MAX_LISTED_MAPS), nodes[-1].count
         return self._plan
 
-    def _map_to(self, other: "Molecule", node_limit: int | None = None, deadline: float | None = None) -> Int:
+    def _map_to(self, other: Molecule, node_limit: int | None = None, deadline: float | None = None) -> Int:
         """(n,) any isomorphism: the atom of `other` for each atom. Raises NotIsomorphicError, SearchLimitError."""
         if other is self:
-            return np.arange(self.n_atoms, dtype=np.int32)
+            return array("i", range(self.n_atoms))
         known = self._maps_to.get(id(other))
         if known is not None:
             return known[1]
@@ -115,37 +120,52 @@ class Molecule:
         return mapping
 
 
-def _labels(elements: Sequence[int | str] | NDArray[np.integer], charges: ArrayLike | None) -> list[Hashable]:
-    labels: list[Hashable] = [x.item() if isinstance(x, np.generic) else x for x in elements]
+def _labels(elements: Sequence[int | str] | NDArray, charges: ArrayLike | None) -> list[Hashable]:
+    labels: list[Hashable] = _listed(elements)
     if not labels:
         raise RMSDError("elements is empty: a molecule has at least one atom")
     if charges is None:
         return labels
-    given = np.asarray(charges)
-    if given.shape != (len(labels),):
-        raise RMSDError(f"charges has shape {given.shape}, expected ({len(labels)},), one per atom")
-    return list(zip(labels, given.tolist(), strict=True))
+    return list(zip(labels, _integers(charges, "charges", len(labels), "one per atom"), strict=True))
 
 
 def _checked_bonds(bonds: ArrayLike, bond_types: ArrayLike | None, n: int) -> list[tuple[int, int, int]]:
-    pairs = np.asarray(bonds)
-    if pairs.size == 0:
-        pairs = np.zeros((0, 2), dtype=int)
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
-        raise RMSDError(f"bonds has shape {pairs.shape} and type {pairs.dtype}, expected (n_bonds, 2) integers")
-    types = np.zeros(len(pairs), dtype=int) if bond_types is None else np.asarray(bond_types)
-    if len(pairs) == 0 and types.size == 0:
-        return []
-    if types.shape != (len(pairs),) or not np.issubdtype(types.dtype, np.integer):
-        raise RMSDError(f"bond_types has shape {types.shape} and type {types.dtype}, expected ({len(pairs)},) integers")
+    pairs = _listed(bonds)
+    types = [0] * len(pairs) if bond_types is None else _integers(bond_types, "bond_types", len(pairs), "one per bond")
     checked, seen = [], set()
-    for (i, j), label in zip(pairs.tolist(), types.tolist(), strict=True):
+    for pair, label in zip(pairs, types, strict=True):
+        ends = _listed(pair) if hasattr(pair, "__len__") else ()
+        if len(ends) != 2 or not all(map(_is_integer, ends)):
+            raise RMSDError(f"bonds has the entry {pair!r}, expected two atoms, which are integers from 0 to {n - 1}")
+        i, j = map(int, ends)
         if not (0 <= i < n and 0 <= j < n):
             raise RMSDError(f"bond ({i}, {j}) names an atom that does not exist: indices run from 0 to {n - 1}")
         if i == j:
             raise RMSDError(f"bond ({i}, {j}) joins an atom to itself")
-        if frozenset((i, j)) in seen:
+        if (i, j) in seen:
             raise RMSDError(f"bond ({i}, {j}) is given twice")
-        seen.add(frozenset((i, j)))
+        seen |= {(i, j), (j, i)}
         checked.append((i, j, label))
     return checked
+
+
+def _listed(values: object) -> list:
+    """A list of Python objects from a sequence or a NumPy array, which need not be loaded for that."""
+    return values.tolist() if hasattr(values, "tolist") else [_item(x) for x in values]  # type: ignore[attr-defined]
+
+
+def _item(x: object) -> object:
+    return x.item() if hasattr(x, "item") and not hasattr(x, "__len__") else x
+
+
+def _is_integer(x: object) -> bool:
+    return hasattr(x, "__index__") and not isinstance(x, bool)
+
+
+def _integers(values: object, name: str, n: int, what: str) -> list[int]:
+    given = _listed(values)
+    if len(given) != n:
+        raise RMSDError(f"{name} has {len(given)} entries, expected {n}, {what}")
+    if not all(map(_is_integer, given)):
+        raise RMSDError(f"{name} has the entry {next(x for x in given if not _is_integer(x))!r}, expected integers")
+    return given

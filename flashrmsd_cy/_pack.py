@@ -1,18 +1,19 @@
 """A plan as flat int32 arrays (compressed rows), the form in which the compiled search reads it."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain, permutations, product
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from array import array
+from itertools import accumulate, chain, permutations, product
 
-from flashrmsd_cy._plan import Group, Node
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
-Int = NDArray[np.int32]
+    from flashrmsd_cy._plan import Group, Node
+
+    Int = array[int]
 
 
-@dataclass(frozen=True)
 class Packed:
     """The reachable nodes of a plan; ``x_start[i]:x_start[i + 1]`` are the entries of row i in x.
 
@@ -40,8 +41,11 @@ class Packed:
     set_b_start: Int
     set_b: Int
 
+    def __init__(self, n_atoms: int, **arrays: Int) -> None:
+        self.n_atoms = n_atoms
+        self.__dict__.update(arrays)
 
-@dataclass(frozen=True)
+
 class Blocks:
     """All maps of each independent part of the molecule, for molecules where they can be listed.
 
@@ -58,13 +62,16 @@ class Blocks:
     image_start: Int
     images: Int
 
+    def __init__(self, **arrays: Int) -> None:
+        self.__dict__.update(arrays)
+
 
 def _ints(values: Iterable[int]) -> Int:
-    return np.fromiter(values, dtype=np.int32)
+    return array("i", values)
 
 
 def _starts(lengths: Iterable[int]) -> Int:
-    return np.concatenate([[0], np.cumsum(_ints(lengths))]).astype(np.int32)
+    return array("i", accumulate(lengths, initial=0))
 
 
 class _Sets:
@@ -124,7 +131,7 @@ def _reachable(nodes: Sequence[Node]) -> list[int]:
 
 def first_map(nodes: Sequence[Node]) -> Int:
     """(n,) image of each atom under the first isomorphism of a plan."""
-    image = np.empty(len(nodes[-1].atoms_a), dtype=np.int32)
+    image = array("i", bytes(4 * len(nodes[-1].atoms_a)))
     todo = [nodes[-1]]
     while todo:
         branch = todo.pop().branches[0]

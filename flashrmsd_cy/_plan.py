@@ -9,15 +9,22 @@ of isomorphisms is exponential (separator dynamic programming). Structure alone 
 per molecule, and a pair of conformers is evaluated by one pass over it from the leaves to the root.
 """
 
+from __future__ import annotations
+
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import factorial, prod
 
-from flashrmsd_cy._graph import Colours, Graph, components, initial_colours, refine
+from flashrmsd_cy._graph import components, initial_colours, refine
 
-Pairs = tuple[tuple[int, int], ...]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flashrmsd_cy._graph import Colours, Graph
+
+    Pairs = tuple[tuple[int, int], ...]
+
 NOTHING = -1
 
 
@@ -25,56 +32,61 @@ class PlanLimitError(Exception):
     """The plan needed more subproblems or more time than it was given."""
 
 
-@dataclass(frozen=True, slots=True)
 class Group:
     """k pieces that may be exchanged: ``nodes[r * k + c]`` is the subproblem (piece r of a, piece c of b)."""
 
-    size: int
-    nodes: tuple[int, ...]
-    atoms_a: frozenset[int]
-    atoms_b: frozenset[int]
+    __slots__ = ("atoms_a", "atoms_b", "nodes", "size")
+
+    def __init__(self, size: int, nodes: tuple[int, ...], atoms_a: frozenset[int], atoms_b: frozenset[int]) -> None:
+        self.size, self.nodes, self.atoms_a, self.atoms_b = size, nodes, atoms_a, atoms_b
 
 
-@dataclass(frozen=True, slots=True)
 class Branch:
     """One way to begin a subproblem: these atoms are mapped, these groups remain, independent of each other."""
 
-    pairs: Pairs
-    groups: tuple[Group, ...]
+    __slots__ = ("groups", "pairs")
+
+    def __init__(self, pairs: Pairs, groups: tuple[Group, ...]) -> None:
+        self.pairs, self.groups = pairs, groups
 
 
-@dataclass(frozen=True, slots=True)
 class Node:
     """A subproblem: map `atoms_a` onto `atoms_b`; `count` is the number of ways."""
 
-    atoms_a: frozenset[int]
-    atoms_b: frozenset[int]
-    branches: tuple[Branch, ...]
-    count: int
+    __slots__ = ("atoms_a", "atoms_b", "branches", "count")
+
+    def __init__(
+        self, atoms_a: frozenset[int], atoms_b: frozenset[int], branches: tuple[Branch, ...], count: int
+    ) -> None:
+        self.atoms_a, self.atoms_b, self.branches, self.count = atoms_a, atoms_b, branches, count
 
 
-@dataclass(frozen=True, slots=True)
 class _Family:
     """Pieces of a (rows) and of b (columns) that hang on the same mapped atoms and are isomorphic to each other."""
 
-    anchors: Pairs
-    rows: list[frozenset[int]]
-    columns: list[frozenset[int]]
+    __slots__ = ("anchors", "columns", "rows")
+
+    def __init__(self, anchors: Pairs, rows: list[frozenset[int]], columns: list[frozenset[int]]) -> None:
+        self.anchors, self.rows, self.columns = anchors, rows, columns
 
 
-@dataclass(slots=True)
 class Planner:
     """Builds the nodes, children before parents; ``nodes[-1]`` is the root."""
 
-    a: Graph
-    b: Graph
-    first_only: bool = False
-    node_limit: int | None = None
-    deadline: float | None = None
-    nodes: list[Node] = field(default_factory=list)
-    _known: dict[tuple[frozenset[int], frozenset[int], Pairs], int] = field(default_factory=dict)
-    _calls: int = 0
-    _base: tuple[Colours, Colours] = ({}, {})
+    def __init__(
+        self,
+        a: Graph,
+        b: Graph,
+        first_only: bool = False,
+        node_limit: int | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.a, self.b, self.first_only = a, b, first_only
+        self.node_limit, self.deadline = node_limit, deadline
+        self.nodes: list[Node] = []
+        self._known: dict[tuple[frozenset[int], frozenset[int], Pairs], int] = {}
+        self._calls = 0
+        self._base: tuple[Colours, Colours] = ({}, {})
 
     def build(self) -> bool:
         """Make all nodes; False if the graphs are not isomorphic.
