@@ -33,6 +33,26 @@ cdef inline double term(const double *a, const double *a0, const double *b, cons
     return pd * cd + (sqrt(square) * sd if square > 0 else 0.0)
 
 
+cdef inline double matrix_term(const double *m, double cd, double sd) noexcept nogil:
+    """At least the largest Σ p·V d for rotations V by at most the angle with cosine cd, sine sd; IN m (3, 3) = Σ p dᵀ.
+
+    With V by the angle θ about the axis u it is t cos θ + w·u sin θ + (1 − cos θ) uᵀSu: t the trace, w twice the axial
+    vector and S the symmetric part of m, whose largest eigenvalue is bounded by its trace and its norm.
+    """
+    cdef double t = m[0] + m[4] + m[8], x = m[1] + m[3], y = m[2] + m[6], z = m[5] + m[7]
+    cdef double norm = m[0] * m[0] + m[4] * m[4] + m[8] * m[8] + 0.5 * (x * x + y * y + z * z)
+    cdef double rest = norm - t * t / 3
+    cdef double s = t / 3 + (sqrt(rest * (2.0 / 3.0)) if rest > 0 else 0.0)
+    cdef double w, size
+    x = m[1] - m[3]
+    y = m[2] - m[6]
+    z = m[5] - m[7]
+    w = sqrt(x * x + y * y + z * z)
+    t -= s
+    size = sqrt(t * t + w * w)
+    return s + (size if t >= size * cd else t * cd + w * sd)
+
+
 cdef inline void eighth(const Cell *cell, int i, Cell *part) noexcept nogil:
     """OUT part: one of the eight halves-in-each-direction of a cell."""
     cdef int e

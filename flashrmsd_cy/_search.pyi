@@ -1,41 +1,45 @@
-import numpy as np
-from numpy.typing import NDArray
+from array import array
+from typing import Any
 
 from flashrmsd_cy._pack import Blocks, Packed
-
-Float = NDArray[np.float64]
 
 class Search:
     """One packed plan with the working memory of one thread. Arrays are C-contiguous float64, maps int32."""
 
     steps: int
+    nearest: float
     def __init__(self, plan: Packed, blocks: Blocks | None = None) -> None: ...
-    def in_place(self, a: Float, b: Float, mapping: NDArray[np.int32]) -> float: ...
-    def in_place_row(self, positions: Float, row: int, out: Float) -> None: ...
+    def copy(self) -> Search: ...
+    def in_place(self, a: Any, b: Any, mapping: Any) -> float: ...
     def fit(
         self,
-        a: Float,
-        b: Float,
-        mapping: NDArray[np.int32],
-        rotation: Float,
-        translation: Float,
+        a: Any,
+        b: Any,
+        mapping: Any,
+        rotation: Any,
+        translation: Any,
         step_limit: int | None = None,
         deadline: float | None = None,
     ) -> tuple[float, float, bool]: ...
-    def fit_row(
+    def matrix_rows(
         self,
-        positions: Float,
-        row: int,
-        out: Float,
+        positions: Any,
+        out: Any,
+        counter: array[int],
+        align: bool,
         step_limit: int | None = None,
         deadline: float | None = None,
-    ) -> int: ...
-    def first_near(
+    ) -> tuple[int, int] | None: ...
+    def table_rows(
         self,
-        positions: Float,
-        kept: NDArray[np.intp],
-        row: int,
-        threshold: float,
+        a: Any,
+        b: Any,
+        out: Any,
+        counter: array[int],
         align: bool,
+        step_limit: int | None = None,
         deadline: float | None = None,
+    ) -> tuple[int, int] | None: ...
+    def first_near(
+        self, positions: Any, kept: Any, row: int, threshold: float, align: bool, deadline: float | None = None
     ) -> tuple[int, bool]: ...

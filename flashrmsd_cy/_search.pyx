@@ -7,71 +7,128 @@ covariance C = Σ a_i b_π(i)ᵀ is maximised, which is the largest eigenvalue o
 """
 
 import time
-
-import numpy as np
+from array import array
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY, cos, fabs, sin, sqrt
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc, realloc
 
-from flashrmsd_cy._cells cimport Cell, eighth, quaternion, term, within
+from flashrmsd_cy._cells cimport Cell, eighth, matrix_term, quaternion, term, within
 from flashrmsd_cy._horn cimport eigen, exceeds, largest, nuclear_bound, rotation_of
 
 cdef enum:
+    TILE = 8                    # rows of a matrix that are filled together
     BLOCK_STEPS = 20_000        # nodes of the search over blocks before the search over rotations takes over
+    MOST_LISTED = 100
 cdef double WIDE = 0.75         # cells with a larger radius are split without asking what could be gained in them
 
-cdef struct Placement:          # where b is put on a
-    double[4] q
-    double[3] centre_a
-    double[3] centre_b
-    double squares              # Σ |a|² + Σ |b|² about the centroids
+cdef extern from *:
+    """
+    #define FETCH_NEXT(counter) __sync_fetch_and_add((counter), 1)
+    """
+    long long FETCH_NEXT(long long *counter) noexcept nogil
 
 
-cdef void mean_over(double[:, ::1] x, const int[::1] start, const int[::1] atoms, double[:, ::1] out) noexcept nogil:
+cdef double[::1] doubles(Py_ssize_t n):
+    """Scratch, never empty: an empty buffer has no first element to point to."""
+    return array("d", bytes(8 * max(n, 1)))
+
+
+cdef int[::1] ints(Py_ssize_t n):
+    return array("i", bytes(4 * max(n, 1)))
+
+
+cdef double[:, ::1] rows(Py_ssize_t n, Py_ssize_t width):
+    return memoryview(array("d", bytes(8 * max(n, 1) * width))).cast("B").cast("d", (max(n, 1), width))
+
+
+cdef void mean_over(const double *x, Py_ssize_t n_sets, const int[::1] start, const int[::1] atoms,
+                    double[:, ::1] out) noexcept nogil:
     """OUT out (sets, 3): mean position of the atoms of each set."""
     cdef Py_ssize_t s, i
     cdef int e
-    for s in range(out.shape[0]):
+    for s in range(n_sets):
         for e in range(3):
             out[s, e] = 0.0
         for i in range(start[s], start[s + 1]):
             for e in range(3):
-                out[s, e] += x[atoms[i], e]
+                out[s, e] += x[3 * atoms[i] + e]
         for e in range(3):
             out[s, e] /= start[s + 1] - start[s]
+
+
+cdef inline void turn(const double *u, const double *x, double *out) noexcept nogil:
+    """OUT out = u x."""
+    out[0] = u[0] * x[0] + u[1] * x[1] + u[2] * x[2]
+    out[1] = u[3] * x[0] + u[4] * x[1] + u[5] * x[2]
+    out[2] = u[6] * x[0] + u[7] * x[1] + u[8] * x[2]
+
+
+cdef inline void add(const double *a, const double *b, double *c) noexcept nogil:
+    """c (3, 3) += a bᵀ."""
+    c[0] += a[0] * b[0]
+    c[1] += a[0] * b[1]
+    c[2] += a[0] * b[2]
+    c[3] += a[1] * b[0]
+    c[4] += a[1] * b[1]
+    c[5] += a[1] * b[2]
+    c[6] += a[2] * b[0]
+    c[7] += a[2] * b[1]
+    c[8] += a[2] * b[2]
 
 
 @cython.final
 cdef class Search:
     """One plan with the working memory of one thread; see `_pack.Packed` and `_pack.Blocks` for the arrays."""
 
+    cdef object plan, blocks
     # IN: the plan
-    cdef Py_ssize_t n, n_nodes, n_branches, n_groups
+    cdef Py_ssize_t n, n_nodes, n_branches, n_groups, n_sets_a, n_sets_b
     cdef const int[::1] node_start, pair_start, group_start, pair_i, pair_j, group_size, child_start, child
     cdef const int[::1] node_a, node_b, group_a, group_b, set_a_start, set_a, set_b_start, set_b
+    # the distinct pairs of atoms in it
+    cdef Py_ssize_t n_distinct
+    cdef int[::1] pair_of, distinct_i, distinct_j
     # IN: the blocks, where they can be listed
     cdef bint has_blocks
     cdef Py_ssize_t n_blocks, n_fixed
-    cdef const int[::1] fixed_i, fixed_j, block_start, block_atom, n_maps, image_start, images, cov_start
+    cdef const int[::1] fixed_i, fixed_j, block_start, block_atom, n_maps, image_start, images
+    cdef int[::1] cov_start
     # scratch of the pass over the plan
-    cdef double[::1] value, pair_cost, group_cost, child_cost, cost, hu, hv, slack
+    cdef double[::1] value, square, branch_cost, branch_value, child_cost, cost, hu, hv, slack
     cdef int[::1] chosen, column_start, column, todo, match, way
     cdef unsigned char[::1] used
-    # scratch of the fit: centred a and b, b rotated, means over sets of atoms
-    cdef double[:, ::1] a, b, ub, mean_a, mean_b, turned_b, star_mean, partial, cov
+    # scratch of the fit: centred a and b (of this pair, in `own_a`, `own_b` or a set of conformers), means over sets of
+    # atoms; covariances of each branch, absolute and about the means of its node
+    cdef const double *a
+    cdef const double *b
+    cdef double[::1] own_a, own_b
+    cdef double[:, ::1] image, mean_a, mean_b, turned_b, star_mean, partial, cov, branch_cov, branch_rel, lead_cov
     cdef double[::1] spread, rest
     cdef int[::1] star, best_map, order, choice
+    cdef bint branches_ready
+    # branches whose atoms of a are the same share a leader, and with it the covariance of their image under `star`
+    cdef bint has_leaders
+    cdef Py_ssize_t n_leaders
+    cdef int[::1] leader_of, leader_branch, leader_set
     # state of one fit
     cdef double best, ceiling, upper, tolerance, deadline
     cdef double within_square, goal   # Σ below which a pair counts as near (−1: not asked), and the Σ a·U b it needs
     cdef readonly long long steps     # of the last pair
+    cdef readonly double nearest      # RMSD (Å) of a mapping of the pair that first_near found, below its threshold
     cdef long long step_limit, block_limit
     cdef bint stopped, block_stopped, enough
     cdef object pending
     cdef Cell *cells
     cdef Py_ssize_t n_cells, capacity
+    # maps of one cell, listed: open subproblems as linked lists, costs of each assignment above the cheapest
+    cdef double[::1] above
+    cdef int[::1] open_item, open_next, trial
+    cdef long long[::1] above_of
+    cdef unsigned char[::1] taken
+    cdef int open_top, listed, listing_steps
+    cdef long long cell_number
 
     def __cinit__(self):
         self.cells = NULL
@@ -81,6 +138,7 @@ cdef class Search:
         free(self.cells)
 
     def __init__(self, plan, blocks=None):
+        self.plan, self.blocks = plan, blocks
         self.n = plan.n_atoms
         self.node_start, self.pair_start, self.group_start = plan.node_start, plan.pair_start, plan.group_start
         self.pair_i, self.pair_j = plan.pair_i, plan.pair_j
@@ -90,23 +148,34 @@ cdef class Search:
         self.set_b_start, self.set_b = plan.set_b_start, plan.set_b
         self.n_nodes, self.n_branches = len(plan.node_start) - 1, len(plan.pair_start) - 1
         self.n_groups = len(plan.group_size)
-        widest = int(max(plan.group_size, default=0)) + 1
-        self.value, self.chosen = np.zeros(self.n_nodes), np.zeros(self.n_nodes, np.int32)
-        self.pair_cost, self.group_cost = np.zeros(len(plan.pair_i)), np.zeros(self.n_groups)
-        self.child_cost = np.zeros(len(plan.child))
-        self.cost = np.zeros(widest * widest)
-        self.hu, self.hv, self.slack = np.zeros(widest), np.zeros(widest), np.zeros(widest)
-        self.match, self.way = np.zeros(widest, np.int32), np.zeros(widest, np.int32)
-        self.used = np.zeros(widest, np.uint8)
-        self.column_start = np.concatenate([[0], np.cumsum(plan.group_size)]).astype(np.int32)
-        self.column = np.zeros(int(plan.group_size.sum()), np.int32)
-        self.todo = np.zeros(self.n + self.n_nodes + 1, np.int32)
-        self.star, self.best_map = np.zeros(self.n, np.int32), np.zeros(self.n, np.int32)
-        self.a, self.b, self.ub = np.zeros((self.n, 3)), np.zeros((self.n, 3)), np.zeros((self.n, 3))
-        sets_a, sets_b = len(plan.set_a_start) - 1, len(plan.set_b_start) - 1
-        self.mean_a, self.star_mean = np.zeros((sets_a, 3)), np.zeros((sets_a, 3))
-        self.mean_b, self.turned_b = np.zeros((sets_b, 3)), np.zeros((sets_b, 3))
+        self.n_sets_a, self.n_sets_b = len(plan.set_a_start) - 1, len(plan.set_b_start) - 1
+        distinct = {}
+        self.pair_of = array("i", [distinct.setdefault(pair, len(distinct)) for pair in zip(plan.pair_i, plan.pair_j)])
+        self.n_distinct = len(distinct)
+        self.distinct_i = array("i", [i for i, _ in distinct])
+        self.distinct_j = array("i", [j for _, j in distinct])
+        self.square = doubles(self.n_distinct)
+        widest = max(plan.group_size, default=0) + 1
+        n_columns = sum(plan.group_size)
+        self.value, self.chosen = doubles(self.n_nodes), ints(self.n_nodes)
+        self.branch_cost, self.branch_value = doubles(self.n_branches), doubles(self.n_branches)
+        self.child_cost = doubles(len(plan.child))
+        self.cost = doubles(widest * widest)
+        self.hu, self.hv, self.slack = doubles(widest), doubles(widest), doubles(widest)
+        self.match, self.way = ints(widest), ints(widest)
+        self.used = bytearray(widest)
+        self.column_start, self.column = ints(self.n_groups + 1), ints(n_columns)
+        for group, size in enumerate(plan.group_size):
+            self.column_start[group + 1] = self.column_start[group] + size
+        self.todo = ints(self.n + self.n_nodes + 1)
+        self.star, self.best_map = ints(self.n), ints(self.n)
+        self.own_a, self.own_b = doubles(3 * self.n), doubles(3 * self.n)
+        self.has_leaders = False
         self._take_blocks(blocks)
+
+    def copy(self):
+        """The same plan with working memory of its own, for another thread."""
+        return Search(self.plan, self.blocks)
 
     def _take_blocks(self, blocks):
         self.has_blocks = blocks is not None
@@ -116,29 +185,56 @@ cdef class Search:
         self.block_start, self.block_atom = blocks.atom_start, blocks.atoms
         self.n_maps, self.image_start, self.images = blocks.n_maps, blocks.image_start, blocks.images
         self.n_blocks, self.n_fixed = len(blocks.n_maps), len(blocks.fixed_i)
-        cov_start = np.concatenate([[0], np.cumsum(blocks.n_maps)]).astype(np.int32)
-        self.cov_start = cov_start
-        self.cov = np.zeros((int(blocks.n_maps.sum()), 9))
-        self.partial = np.zeros((self.n_blocks + 1, 9))
-        self.spread, self.rest = np.zeros(self.n_blocks), np.zeros(self.n_blocks + 1)
-        self.order, self.choice = np.zeros(self.n_blocks, np.int32), np.zeros(self.n_blocks, np.int32)
+        self.cov_start = ints(self.n_blocks + 1)
+        for block, n_maps in enumerate(blocks.n_maps):
+            self.cov_start[block + 1] = self.cov_start[block] + n_maps
+        self.cov = rows(sum(blocks.n_maps), 9)
+        self.partial = rows(self.n_blocks + 1, 9)
+        self.spread, self.rest = doubles(self.n_blocks), doubles(self.n_blocks + 1)
+        self.order, self.choice = ints(self.n_blocks), ints(self.n_blocks)
+
+    def _make_room(self):
+        """Working memory of the search over rotations, made when the first pair needs it."""
+        leaders = {}
+        self.leader_of = ints(self.n_branches)
+        branch = 0
+        for node in range(self.n_nodes):
+            for branch in range(self.node_start[node], self.node_start[node + 1]):
+                atoms = tuple(self.pair_i[self.pair_start[branch]:self.pair_start[branch + 1]])
+                groups = tuple(self.group_a[self.group_start[branch]:self.group_start[branch + 1]])
+                key = (self.node_a[node], atoms, groups)
+                if key not in leaders:
+                    leaders[key] = (len(leaders), branch)
+                self.leader_of[branch] = leaders[key][0]
+        self.n_leaders = len(leaders)
+        self.leader_branch = array("i", [branch for _, branch in leaders.values()])
+        self.leader_set = array("i", [node for node, *_ in leaders])
+        self.lead_cov = rows(self.n_leaders, 9)
+        self.branch_cov, self.branch_rel = rows(self.n_branches, 9), rows(self.n_branches, 9)
+        self.image = rows(self.n, 3)
+        self.mean_a, self.star_mean = rows(self.n_sets_a, 3), rows(self.n_sets_a, 3)
+        self.mean_b, self.turned_b = rows(self.n_sets_b, 3), rows(self.n_sets_b, 3)
+        size = 4 * (self.n + self.n_nodes) + 64
+        self.open_item, self.open_next, self.trial = ints(size), ints(size), ints(self.n)
+        self.above = doubles(len(self.plan.child))
+        self.above_of = array("q", bytes(8 * max(self.n_groups, 1)))
+        self.taken = bytearray(max(sum(self.plan.group_size), 1))
+        self.cell_number = 0
+        self.has_leaders = True
 
     # -- the pass over the plan ---------------------------------------------------------------------------------------
 
     cdef double _pass(self, bint relative) noexcept nogil:
-        """Least total cost over all isomorphisms, from pair costs (and, if `relative`, those of groups and pieces)."""
+        """Least total cost over all isomorphisms, from those of branches (and, if `relative`, of groups and pieces)."""
         cdef Py_ssize_t node, branch, x
         cdef double total, best = INFINITY
         for node in range(self.n_nodes):
             best = INFINITY
             for branch in range(self.node_start[node], self.node_start[node + 1]):
-                total = 0.0
-                for x in range(self.pair_start[branch], self.pair_start[branch + 1]):
-                    total += self.pair_cost[x]
+                total = self.branch_cost[branch]
                 for x in range(self.group_start[branch], self.group_start[branch + 1]):
-                    if relative:
-                        total += self.group_cost[x]
                     total += self._assign(x, relative)
+                self.branch_value[branch] = total
                 if total < best or best == INFINITY:
                     best = total
                     self.chosen[node] = <int>branch
@@ -242,47 +338,41 @@ cdef class Search:
 
     # -- fixed frame --------------------------------------------------------------------------------------------------
 
-    cdef double _in_place(self, const double[:, ::1] a, const double[:, ::1] b) noexcept nogil:
-        cdef Py_ssize_t x, i, j
-        cdef double dx, dy, dz
-        for x in range(self.pair_i.shape[0]):
-            i = self.pair_i[x]
-            j = self.pair_j[x]
-            dx = a[i, 0] - b[j, 0]
-            dy = a[i, 1] - b[j, 1]
-            dz = a[i, 2] - b[j, 2]
-            self.pair_cost[x] = dx * dx + dy * dy + dz * dz
+    cdef double _in_place(self, const double *a, const double *b) noexcept nogil:
+        cdef Py_ssize_t x, branch
+        cdef const double *p
+        cdef const double *q
+        cdef double dx, dy, dz, total
+        for x in range(self.n_distinct):
+            p = a + 3 * self.distinct_i[x]
+            q = b + 3 * self.distinct_j[x]
+            dx = p[0] - q[0]
+            dy = p[1] - q[1]
+            dz = p[2] - q[2]
+            self.square[x] = dx * dx + dy * dy + dz * dz
+        for branch in range(self.n_branches):
+            total = 0.0
+            for x in range(self.pair_start[branch], self.pair_start[branch + 1]):
+                total += self.square[self.pair_of[x]]
+            self.branch_cost[branch] = total
         return self._pass(False)
 
     def in_place(self, const double[:, ::1] a, const double[:, ::1] b, int[::1] mapping):
         """Least Σ |a_i − b_π(i)|² in Å²; OUT mapping (n,)."""
         cdef double total
         with nogil:
-            total = self._in_place(a, b)
+            total = self._in_place(&a[0, 0], &b[0, 0])
             self._trace(mapping)
         return total
-
-    def in_place_row(self, const double[:, :, ::1] positions, Py_ssize_t row, double[::1] out):
-        """OUT out (k,): RMSD (Å) of conformer `row` to each one before it."""
-        cdef Py_ssize_t other
-        with nogil:
-            for other in range(row):
-                out[other] = sqrt(self._in_place(positions[row], positions[other]) / self.n)
 
     # -- fit: covariances ---------------------------------------------------------------------------------------------
 
     cdef void _covariance(self, const int[::1] mapping, double *c) noexcept nogil:
-        cdef Py_ssize_t i, j
+        cdef Py_ssize_t i
         for i in range(9):
             c[i] = 0.0
         for i in range(self.n):
-            self._add(i, mapping[i], c)
-
-    cdef inline void _add(self, Py_ssize_t i, Py_ssize_t j, double *c) noexcept nogil:
-        cdef int x, y
-        for x in range(3):
-            for y in range(3):
-                c[3 * x + y] += self.a[i, x] * self.b[j, y]
+            add(self.a + 3 * i, self.b + 3 * mapping[i], c)
 
     cdef inline double _bar(self) noexcept nogil:
         """What a mapping must exceed to be of interest: the incumbent, or the goal if only that is asked for."""
@@ -295,24 +385,53 @@ cdef class Search:
         for i in range(self.n):
             self.best_map[i] = mapping[i]
 
-    cdef void _rotate_b(self, const double *q) noexcept nogil:
-        cdef double u[9]
-        cdef Py_ssize_t j
-        cdef int x
-        rotation_of(q, u)
-        for j in range(self.n):
-            for x in range(3):
-                self.ub[j, x] = u[3 * x] * self.b[j, 0] + u[3 * x + 1] * self.b[j, 1] + u[3 * x + 2] * self.b[j, 2]
+    cdef void _prepare_branches(self) noexcept nogil:
+        """Means of all sets of atoms and covariances of all branches, for the pair at hand."""
+        cdef Py_ssize_t node, branch, x
+        cdef const double *ma
+        cdef const double *mb
+        cdef double p[3]
+        cdef double d[3]
+        cdef int e, i, j
+        if self.branches_ready:
+            return
+        if not self.has_leaders:
+            with gil:
+                self._make_room()
+        mean_over(self.a, self.n_sets_a, self.set_a_start, self.set_a, self.mean_a)
+        mean_over(self.b, self.n_sets_b, self.set_b_start, self.set_b, self.mean_b)
+        for node in range(self.n_nodes):
+            ma = &self.mean_a[self.node_a[node], 0]
+            mb = &self.mean_b[self.node_b[node], 0]
+            for branch in range(self.node_start[node], self.node_start[node + 1]):
+                for e in range(9):
+                    self.branch_cov[branch, e] = self.branch_rel[branch, e] = 0.0
+                for x in range(self.pair_start[branch], self.pair_start[branch + 1]):
+                    i = self.pair_i[x]
+                    j = self.pair_j[x]
+                    add(self.a + 3 * i, self.b + 3 * j, &self.branch_cov[branch, 0])
+                    for e in range(3):
+                        p[e] = self.a[3 * i + e] - ma[e]
+                        d[e] = self.b[3 * j + e] - mb[e]
+                    add(p, d, &self.branch_rel[branch, 0])
+                for x in range(self.group_start[branch], self.group_start[branch + 1]):
+                    i = self.set_a_start[self.group_a[x] + 1] - self.set_a_start[self.group_a[x]]
+                    for e in range(3):
+                        p[e] = i * (self.mean_a[self.group_a[x], e] - ma[e])
+                        d[e] = self.mean_b[self.group_b[x], e] - mb[e]
+                    add(p, d, &self.branch_rel[branch, 0])
+        self.branches_ready = True
 
     cdef double _best_for(self, const double *q, double *c) noexcept nogil:
         """Best map for the rotation q into `star`; OUT c its covariance; returns the best Σ a·U'b of that map over U'."""
-        cdef Py_ssize_t x, i, j
-        self._rotate_b(q)
-        for x in range(self.pair_i.shape[0]):
-            i = self.pair_i[x]
-            j = self.pair_j[x]
-            self.pair_cost[x] = -(self.a[i, 0] * self.ub[j, 0] + self.a[i, 1] * self.ub[j, 1]
-                                  + self.a[i, 2] * self.ub[j, 2])
+        cdef double u[9]
+        cdef Py_ssize_t branch
+        cdef const double *m
+        rotation_of(q, u)
+        for branch in range(self.n_branches):
+            m = &self.branch_cov[branch, 0]
+            self.branch_cost[branch] = -(u[0] * m[0] + u[1] * m[1] + u[2] * m[2] + u[3] * m[3] + u[4] * m[4]
+                                         + u[5] * m[5] + u[6] * m[6] + u[7] * m[7] + u[8] * m[8])
         self._pass(False)
         self._trace(self.star)
         self._covariance(self.star, c)
@@ -324,6 +443,7 @@ cdef class Search:
         cdef double q[4]
         cdef double value, last = -INFINITY
         cdef int i
+        self._prepare_branches()
         for i in range(4):
             q[i] = start[i]
         for i in range(100):
@@ -345,9 +465,11 @@ cdef class Search:
         cdef double mean[9]
         cdef double top, bound
         for x in range(9):
-            self.partial[0, x] = 0.0
+            mean[x] = 0.0
         for x in range(self.n_fixed):
-            self._add(self.fixed_i[x], self.fixed_j[x], &self.partial[0, 0])
+            add(self.a + 3 * self.fixed_i[x], self.b + 3 * self.fixed_j[x], mean)
+        for x in range(9):
+            self.partial[0, x] = mean[x]
         for block in range(self.n_blocks):
             first = self.block_start[block]
             size = self.block_start[block + 1] - first
@@ -357,8 +479,9 @@ cdef class Search:
                 for y in range(9):
                     self.cov[self.cov_start[block] + s, y] = 0.0
                 for x in range(size):
-                    self._add(self.block_atom[first + x], self.images[self.image_start[block] + s * size + x],
-                              &self.cov[self.cov_start[block] + s, 0])
+                    add(self.a + 3 * self.block_atom[first + x],
+                        self.b + 3 * self.images[self.image_start[block] + s * size + x],
+                        &self.cov[self.cov_start[block] + s, 0])
                 for y in range(9):
                     mean[y] += self.cov[self.cov_start[block] + s, y] / self.n_maps[block]
             for y in range(9):
@@ -430,47 +553,61 @@ cdef class Search:
 
     # -- fit: search over rotations -----------------------------------------------------------------------------------
 
-    cdef void _set_means(self) noexcept nogil:
-        mean_over(self.a, self.set_a_start, self.set_a, self.mean_a)
-        mean_over(self.b, self.set_b_start, self.set_b, self.mean_b)
-
     cdef double _possible_gain(self, const double *q, double delta) noexcept nogil:
         """Bound on what any map can be better than `star` under any rotation within the angle delta of q.
 
-        The gain is written as a sum of p·U d, where p is an atom (or the mean of a piece) of a relative to the mean of
-        the piece or group it belongs to, and d is by how much its image differs from its image under `star`, relative
-        likewise. A rotation by at most delta turns U d by at most delta, which bounds each term; the best sum of bounds
-        is one pass over the plan.
+        The gain is written as a sum over the parts of a plan. A branch gives tr(U M) with M = Σ p dᵀ over its atoms: p
+        is an atom of a, or the mean of a group, relative to the mean of its node, d by how much its image differs from
+        its image under `star`, relative likewise. The pieces of a group give one such term each. A rotation by at most delta bounds
+        each term by itself; the best sum of bounds is one pass over the plan.
         """
         cdef double u[9]
-        cdef Py_ssize_t s, x, node, branch, g, sa, sb, ga, gb
-        cdef int e
+        cdef double m[9]
+        cdef double p[3]
+        cdef double d[3]
+        cdef Py_ssize_t s, x, node, branch, g, sa, ga, gb
+        cdef const double *v
+        cdef const double *lead
+        cdef int e, f, i
         cdef double cd = cos(delta), sd = sin(delta)
         rotation_of(q, u)
-        for s in range(self.mean_b.shape[0]):
-            for e in range(3):
-                self.turned_b[s, e] = (u[3 * e] * self.mean_b[s, 0] + u[3 * e + 1] * self.mean_b[s, 1]
-                                       + u[3 * e + 2] * self.mean_b[s, 2])
-        for s in range(self.star_mean.shape[0]):
-            for e in range(3):
-                self.star_mean[s, e] = 0.0
-            for x in range(self.set_a_start[s], self.set_a_start[s + 1]):
+        for s in range(self.n_sets_b):
+            turn(u, &self.mean_b[s, 0], &self.turned_b[s, 0])
+        for s in range(self.n):
+            turn(u, self.b + 3 * self.star[s], &self.image[s, 0])
+        mean_over(&self.image[0, 0], self.n_sets_a, self.set_a_start, self.set_a, self.star_mean)
+        for s in range(self.n_leaders):
+            branch = self.leader_branch[s]
+            sa = self.leader_set[s]
+            for e in range(9):
+                m[e] = 0.0
+            for x in range(self.pair_start[branch], self.pair_start[branch + 1]):
+                i = self.pair_i[x]
                 for e in range(3):
-                    self.star_mean[s, e] += self.ub[self.star[self.set_a[x]], e]
-            for e in range(3):
-                self.star_mean[s, e] /= self.set_a_start[s + 1] - self.set_a_start[s]
+                    p[e] = self.a[3 * i + e] - self.mean_a[sa, e]
+                    d[e] = self.image[i, e] - self.star_mean[sa, e]
+                add(p, d, m)
+            for x in range(self.group_start[branch], self.group_start[branch + 1]):
+                ga = self.group_a[x]
+                i = self.set_a_start[ga + 1] - self.set_a_start[ga]
+                for e in range(3):
+                    p[e] = i * (self.mean_a[ga, e] - self.mean_a[sa, e])
+                    d[e] = self.star_mean[ga, e] - self.star_mean[sa, e]
+                add(p, d, m)
+            for e in range(9):
+                self.lead_cov[s, e] = m[e]
         for node in range(self.n_nodes):
-            sa = self.node_a[node]
-            sb = self.node_b[node]
             for branch in range(self.node_start[node], self.node_start[node + 1]):
-                for x in range(self.pair_start[branch], self.pair_start[branch + 1]):
-                    self.pair_cost[x] = -term(
-                        &self.a[self.pair_i[x], 0], &self.mean_a[sa, 0], &self.ub[self.pair_j[x], 0],
-                        &self.turned_b[sb, 0], &self.ub[self.star[self.pair_i[x]], 0], &self.star_mean[sa, 0], cd, sd)
+                v = &self.branch_rel[branch, 0]
+                lead = &self.lead_cov[self.leader_of[branch], 0]
+                for e in range(3):
+                    for f in range(3):
+                        m[3 * e + f] = (v[3 * e] * u[3 * f] + v[3 * e + 1] * u[3 * f + 1]
+                                        + v[3 * e + 2] * u[3 * f + 2] - lead[3 * e + f])
+                self.branch_cost[branch] = -matrix_term(m, cd, sd)
                 for g in range(self.group_start[branch], self.group_start[branch + 1]):
                     ga = self.group_a[g]
                     gb = self.group_b[g]
-                    self.group_cost[g] = -self._set_term(ga, sa, gb, sb, cd, sd)
                     for x in range(self.child_start[g], self.child_start[g + 1]):
                         self.child_cost[x] = -self._set_term(
                             self.node_a[self.child[x]], ga, self.node_b[self.child[x]], gb, cd, sd)
@@ -491,7 +628,7 @@ cdef class Search:
         cdef double q[4]
         cdef double value, radius, here
         cdef int i
-        self._set_means()
+        self._prepare_branches()
         self.n_cells = 0
         for i in range(4):
             cell.face = i
@@ -524,8 +661,100 @@ cdef class Search:
                 here += self._possible_gain(q, 2 * radius)
                 if here < cell.bound:
                     cell.bound = here
+                if here > self._bar() + self.tolerance and self._list_maps(here - self._bar() - self.tolerance):
+                    continue
             if cell.bound > self._bar() + self.tolerance:
                 self._split(&cell)
+
+    cdef bint _list_maps(self, double slack) noexcept nogil:
+        self.cell_number += 1
+        self.listed = 0
+        self.open_top = 1
+        self.open_item[0] = <int>(self.n_nodes - 1)
+        self.open_next[0] = -1
+        self._visit(0, slack)
+        return self.listed <= MOST_LISTED
+
+    cdef void _visit(self, int head, double slack) noexcept nogil:
+        cdef double c[9]
+        cdef double value, regret
+        cdef int item, rest, mark, k, fresh
+        cdef Py_ssize_t branch, x, first
+        if self.listed > MOST_LISTED:
+            return
+        if head < 0:
+            self.listed += 1
+            self._covariance(self.trial, c)
+            if exceeds(c, self.best):
+                value = largest(c, self.ceiling)
+                if value > self.best:
+                    self._keep(self.trial, value)
+            return
+        item = self.open_item[head]
+        rest = self.open_next[head]
+        mark = self.open_top
+        if item >= 0:
+            for branch in range(self.node_start[item], self.node_start[item + 1]):
+                regret = self.branch_value[branch] - self.value[item]
+                if regret > slack:
+                    continue
+                for x in range(self.pair_start[branch], self.pair_start[branch + 1]):
+                    self.trial[self.pair_i[x]] = self.pair_j[x]
+                fresh = rest
+                for x in range(self.group_start[branch], self.group_start[branch + 1]):
+                    fresh = self._open(-1 - <int>x, fresh)
+                self._visit(fresh, slack - regret)
+                self.open_top = mark
+            return
+        x = -1 - item
+        k = self.group_size[x]
+        first = self.child_start[x]
+        if k == 1:
+            self._visit(self._open(self.child[first], rest), slack)
+            self.open_top = mark
+            return
+        if self.above_of[x] != self.cell_number:
+            self.above_of[x] = self.cell_number
+            self._reduce(x)
+        self._rows(x, 0, rest, slack)
+
+    cdef void _rows(self, Py_ssize_t group, int row, int rest, double slack) noexcept nogil:
+        cdef int k = self.group_size[group], column, mark = self.open_top
+        cdef Py_ssize_t first = self.child_start[group] + row * k, out = self.column_start[group]
+        cdef double left
+        if row == k:
+            self._visit(rest, slack)
+            return
+        for column in range(k):
+            if self.taken[out + column]:
+                continue
+            left = slack - self.above[first + column]
+            if left < 0:
+                continue
+            self.taken[out + column] = 1
+            self._rows(group, row + 1, self._open(self.child[first + column], rest), left)
+            self.taken[out + column] = 0
+            self.open_top = mark
+            if self.listed > MOST_LISTED:
+                return
+
+    cdef inline int _open(self, int item, int rest) noexcept nogil:
+        self.open_item[self.open_top] = item
+        self.open_next[self.open_top] = rest
+        self.open_top += 1
+        return self.open_top - 1
+
+    cdef void _reduce(self, Py_ssize_t group) noexcept nogil:
+        cdef int k = self.group_size[group], r, c, x
+        cdef Py_ssize_t first = self.child_start[group]
+        for x in range(k * k):
+            self.cost[x] = self.value[self.child[first + x]] + self.child_cost[first + x]
+        self._assign_many(k, self.column_start[group])
+        for r in range(k):
+            for c in range(k):
+                self.above[first + r * k + c] = self.cost[r * k + c] - self.hu[r + 1] - self.hv[c + 1]
+                if self.above[first + r * k + c] < 0:
+                    self.above[first + r * k + c] = 0
 
     cdef void _start_from(self, const Cell *whole) noexcept nogil:
         """Incumbents from the middles of the eight parts of a face."""
@@ -599,7 +828,7 @@ cdef class Search:
             if time.monotonic() > self.deadline:
                 self.stopped = True
 
-    cdef double _centre(self, const double[:, ::1] x, double[:, ::1] out, double *middle) noexcept nogil:
+    cdef double _centre(self, const double *x, double *out, double *middle) noexcept nogil:
         """OUT out (n, 3) relative to the centroid, OUT middle (3,); returns the sum of squares."""
         cdef Py_ssize_t i
         cdef int e
@@ -608,40 +837,50 @@ cdef class Search:
             middle[e] = 0.0
         for i in range(self.n):
             for e in range(3):
-                middle[e] += x[i, e]
+                middle[e] += x[3 * i + e]
         for e in range(3):
             middle[e] /= self.n
         for i in range(self.n):
             for e in range(3):
-                out[i, e] = x[i, e] - middle[e]
-                total += out[i, e] * out[i, e]
+                out[3 * i + e] = x[3 * i + e] - middle[e]
+                total += out[3 * i + e] * out[3 * i + e]
         return total
 
-    cdef double _fit(self, const double[:, ::1] a, const double[:, ::1] b, Placement *at, bint whole) noexcept nogil:
-        """Least Σ |a_i − U b_π(i)|² in Å²; OUT best_map, the centroids, and the rotation if it is asked for (`whole`)."""
+    cdef double _fit(self, const double *a, const double *b, double squares, double *q) noexcept nogil:
+        """Least Σ |a_i − U b_π(i)|² in Å² of centred a and b, whose squares add up to `squares`.
+
+        OUT best_map; q (4,) the rotation, unless it is NULL.
+        """
         cdef double c[9]
+        cdef double near[4]
         cdef double total
         cdef Py_ssize_t i
-        at.squares = self._centre(a, self.a, at.centre_a) + self._centre(b, self.b, at.centre_b)
-        self.ceiling = at.squares / 2
+        self.a = a
+        self.b = b
+        self.ceiling = squares / 2
         self.upper = self.ceiling
         self.goal = INFINITY if self.within_square < 0 else self.ceiling - self.within_square / 2
         self.best = -INFINITY
         self.steps = 0
-        self.stopped = self.block_stopped = self.enough = False
+        self.stopped = self.block_stopped = self.enough = self.branches_ready = False
         if self.has_blocks and self.n_blocks == 0:
-            for i in range(self.n):
+            for i in range(9):
+                c[i] = 0.0
+            for i in range(self.n_fixed):
                 self.best_map[self.fixed_i[i]] = self.fixed_j[i]
-            self._covariance(self.best_map, c)
+                add(a + 3 * self.fixed_i[i], b + 3 * self.fixed_j[i], c)
             self.best = largest(c, self.ceiling)
         else:
             self._search_maps()
-        total = at.squares - 2 * self.best
-        if whole or total <= 1e-4 * at.squares:
+        total = squares - 2 * self.best
+        if q != NULL or total <= 1e-4 * squares:
             self._covariance(self.best_map, c)
-            eigen(c, at.q)
+            eigen(c, near)
             # The difference of large numbers loses its digits as the fit gets better: sum the residuals instead.
-            total = self._residual(at.q)
+            total = self._residual(near)
+            if q != NULL:
+                for i in range(4):
+                    q[i] = near[i]
         return total
 
     cdef void _search_maps(self) noexcept nogil:
@@ -672,13 +911,16 @@ cdef class Search:
         self._rotations()
 
     cdef double _residual(self, const double *q) noexcept nogil:
+        cdef double u[9]
+        cdef double image[3]
         cdef Py_ssize_t i
         cdef int e
         cdef double d, total = 0.0
-        self._rotate_b(q)
+        rotation_of(q, u)
         for i in range(self.n):
+            turn(u, self.b + 3 * self.best_map[i], image)
             for e in range(3):
-                d = self.a[i, e] - self.ub[self.best_map[i], e]
+                d = self.a[3 * i + e] - image[e]
                 total += d * d
         return total
 
@@ -695,44 +937,131 @@ cdef class Search:
 
         OUT mapping (n,), rotation (3, 3), translation (3,). Returns (sum, lower bound of the sum, whether proved).
         """
-        cdef Placement at
+        cdef double q[4]
         cdef double u[9]
-        cdef double total
+        cdef double centre_a[3]
+        cdef double centre_b[3]
+        cdef double total, squares
         cdef int x, y
         self._limits(step_limit, deadline)
         with nogil:
-            total = self._fit(a, b, &at, True)
-            rotation_of(at.q, u)
+            squares = self._centre(&a[0, 0], &self.own_a[0], centre_a) + self._centre(&b[0, 0], &self.own_b[0], centre_b)
+            total = self._fit(&self.own_a[0], &self.own_b[0], squares, q)
+            rotation_of(q, u)
             for x in range(3):
-                translation[x] = at.centre_a[x]
+                translation[x] = centre_a[x]
                 for y in range(3):
                     rotation[x, y] = u[3 * x + y]
-                    translation[x] -= u[3 * x + y] * at.centre_b[y]
-            mapping[:] = self.best_map
+                    translation[x] -= u[3 * x + y] * centre_b[y]
+            for x in range(self.n):
+                mapping[x] = self.best_map[x]
         if self.pending is not None:
             raise self.pending
-        lower = max(0.0, at.squares - 2 * self.upper) if self.stopped else total
+        lower = max(0.0, squares - 2 * self.upper) if self.stopped else total
         return total, min(lower, total), not self.stopped
 
-    def fit_row(self, const double[:, :, ::1] positions, Py_ssize_t row, double[::1] out, step_limit=None,
-                deadline=None):
-        """OUT out (k,): RMSD (Å) after the fit of conformer `row` to each one before it.
+    # -- many pairs ---------------------------------------------------------------------------------------------------
 
-        Returns the first conformer whose pair was stopped by a limit, or -1.
-        """
-        cdef Placement at
-        cdef Py_ssize_t other, stopped = -1
-        self._limits(step_limit, deadline)
+    cdef double *_centred(self, const double *x, Py_ssize_t k) except NULL:
+        """k conformers about their centroids, (k, n, 3), and behind them their k sums of squares; the caller frees."""
+        cdef double *out = <double *>malloc((3 * self.n + 1) * max(k, 1) * sizeof(double))
+        cdef double middle[3]
+        cdef Py_ssize_t i
+        if out == NULL:
+            raise MemoryError(f"{k} conformers of {self.n} atoms")
         with nogil:
-            for other in range(row):
-                out[other] = sqrt(self._fit(positions[row], positions[other], &at, False) / self.n)
-                if self.stopped:
-                    stopped = other
+            for i in range(k):
+                out[3 * self.n * k + i] = self._centre(x + 3 * self.n * i, out + 3 * self.n * i, middle)
+        return out
+
+    cdef inline double _one(self, const double *a, const double *b, double squares, bint align) noexcept nogil:
+        return sqrt((self._fit(a, b, squares, NULL) if align else self._in_place(a, b)) / self.n)
+
+    def matrix_rows(self, const double[:, :, ::1] positions, double[:, ::1] out, long long[::1] counter, bint align,
+                    step_limit=None, deadline=None):
+        """RMSD (Å) of all pairs of k conformers, shared with other threads: each calls this on a search of its own.
+
+        OUT out (k, k): symmetric; the diagonal is left alone. IN counter (1,): the next tile of rows, 0 at first; all
+        threads share it, and a large number there stops them. Returns the first pair that a limit stopped, or None.
+        """
+        cdef Py_ssize_t k = positions.shape[0], step = 3 * self.n, row, other, first, last, n_tiles = (k + TILE - 1) // TILE
+        cdef const double *x = &positions[0, 0, 0] if k > 0 else NULL
+        cdef double *centred = NULL
+        cdef const double *squares = NULL
+        cdef double d
+        cdef long long tile
+        self._limits(step_limit, deadline)
+        if k < 2:
+            return None
+        if align:
+            centred = self._centred(x, k)
+            x = centred
+            squares = centred + step * k
+        row = other = -1
+        with nogil:
+            self.stopped = False
+            while not self.stopped:
+                tile = FETCH_NEXT(&counter[0])
+                if tile >= n_tiles:
                     break
+                self._look_at_clock()
+                # The longest rows first, so that no thread is left with a long one at the end.
+                last = k - tile * TILE
+                first = last - TILE if last > TILE else 0
+                for other in range(last - 1):
+                    for row in range(max(first, other + 1), last):
+                        d = self._one(x + step * row, x + step * other,
+                                      squares[row] + squares[other] if align else 0.0, align)
+                        if self.stopped:
+                            break
+                        out[row, other] = out[other, row] = d
+                    if self.stopped:
+                        break
+        free(centred)
         if self.pending is not None:
             raise self.pending
-        return stopped
+        return (row, other) if self.stopped else None
 
+    def table_rows(self, const double[:, :, ::1] a, const double[:, :, ::1] b, double[:, ::1] out,
+                   long long[::1] counter, bint align, step_limit=None, deadline=None):
+        """RMSD (Å) of each of k conformers to each of m others; OUT out (k, m), otherwise as `matrix_rows`."""
+        cdef Py_ssize_t k = a.shape[0], m = b.shape[0], step = 3 * self.n, other = -1
+        cdef const double *x = NULL
+        cdef const double *y = NULL
+        cdef double *centred_a = NULL
+        cdef double *centred_b = NULL
+        cdef double d
+        cdef long long row = -1
+        self._limits(step_limit, deadline)
+        if k == 0 or m == 0:
+            return None
+        x = &a[0, 0, 0]
+        y = &b[0, 0, 0]
+        try:
+            if align:
+                centred_a = self._centred(x, k)
+                centred_b = self._centred(y, m)
+                x = centred_a
+                y = centred_b
+            with nogil:
+                self.stopped = False
+                while not self.stopped:
+                    row = FETCH_NEXT(&counter[0])
+                    if row >= k:
+                        break
+                    self._look_at_clock()
+                    for other in range(m):
+                        d = self._one(x + step * row, y + step * other,
+                                      x[step * k + row] + y[step * m + other] if align else 0.0, align)
+                        if self.stopped:
+                            break
+                        out[row, other] = d
+        finally:
+            free(centred_a)
+            free(centred_b)
+        if self.pending is not None:
+            raise self.pending
+        return (row, other) if self.stopped else None
 
     def first_near(self, const double[:, :, ::1] positions, const Py_ssize_t[::1] kept, Py_ssize_t row,
                    double threshold, bint align, deadline=None):
@@ -741,21 +1070,28 @@ cdef class Search:
         Returns (that conformer or -1, whether every comparison was finished). The search of a pair ends as soon as
         the question is settled, long before the RMSD itself is known.
         """
-        cdef Placement at
-        cdef double total
+        cdef const double *a = &positions[row, 0, 0]
+        cdef const double *b
+        cdef double middle[3]
+        cdef double total, squares_a = 0.0, squares_b
         cdef Py_ssize_t x, other, found = -1
         self._limits(None, deadline)
         self.within_square = threshold * threshold * self.n
         with nogil:
             self.stopped = False
+            if align:
+                squares_a = self._centre(a, &self.own_a[0], middle)
             for x in range(kept.shape[0]):
                 other = kept[x]
+                b = &positions[other, 0, 0]
                 if align:
-                    total = self._fit(positions[row], positions[other], &at, False)
+                    squares_b = self._centre(b, &self.own_b[0], middle)
+                    total = self._fit(&self.own_a[0], &self.own_b[0], squares_a + squares_b, NULL)
                 else:
-                    total = self._in_place(positions[row], positions[other])
+                    total = self._in_place(a, b)
                 if total < self.within_square:
                     found = other
+                    self.nearest = sqrt(max(total, 0.0) / self.n)
                     break
                 if self.stopped:
                     break
