@@ -1,20 +1,25 @@
 """What the command does once it knows what is wanted: read, compare, print."""
 
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
 
-import numpy as np
-
-from flashrmsd_cy._compare import Comparer, Outcome, Settings
+from flashrmsd_cy._compare import INFINITY, Comparer, Outcome, Settings
 from flashrmsd_cy._files import STDIN, read_records
-from flashrmsd_cy._records import Record, Topologies
-from flashrmsd_cy.cli import Options
+from flashrmsd_cy._text import Record, Topologies, rows_text
 from flashrmsd_cy.errors import FormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from flashrmsd_cy.cli import Options
 
 PAIR_COLUMNS = ("first_file", "first_record", "first_title", "second_file", "second_record", "second_title", "rmsd")
 PROOF_COLUMNS = ("status", "lower", "upper", "reason")
+PIECE = 100_000  # numbers of a matrix that are printed at a time
 
 
 class Problems:
@@ -43,10 +48,12 @@ def run(options: Options) -> int:
             hydrogens=options.hydrogens,
             bond_types=options.bonds,
             naive=options.naive,
+            mapping=options.assignment,
             time_limit_s=options.time_limit,
+            threads=options.threads,
         )
     )
-    topologies = Topologies()
+    topologies = Topologies(options.charges)
     if options.cross:
         _cross(options, comparer, list(_records(options.files, topologies, problems)), problems)
     else:
@@ -120,14 +127,16 @@ def _row(query: Record, outcome: Outcome, seconds: float, options: Options) -> d
         row["reason"] = outcome.reason
     if options.assignment:
         row["assignment"] = [list(pair) for pair in outcome.mapping]
-    if outcome.rotation is not None and outcome.translation is not None and options.minimize:
-        row |= {"rotation": outcome.rotation.tolist(), "translation": outcome.translation.tolist()}
+    if outcome.status != "failed" and options.minimize:
+        rows = [list(outcome.rotation[i : i + 3]) for i in (0, 3, 6)]
+        row |= {"rotation": rows, "translation": list(outcome.translation)}
     return row
 
 
 def _cross(options: Options, comparer: Comparer, records: list[Record], problems: Problems) -> None:
     started = time.perf_counter()
     matrix, reasons = comparer.matrix(records)
+    k = len(records)
     seconds = time.perf_counter() - started
     for record, reason in reasons:
         problems.report(record, reason)
@@ -135,14 +144,15 @@ def _cross(options: Options, comparer: Comparer, records: list[Record], problems
         table = _table(PAIR_COLUMNS)
         for j, second in enumerate(records):
             for i, first in enumerate(records[:j]):
-                table.writerow((*_named(first), *_named(second), f"{matrix[i, j]:.6f}"))
+                table.writerow((*_named(first), *_named(second), f"{matrix[i * k + j]:.6f}"))
     elif options.json:
-        rows = [[_number(value) for value in row] for row in matrix.tolist()]
+        rows = [[_number(value) for value in matrix[i * k : i * k + k]] for i in range(k)]
         said = [_about(record) | {"reason": reason} for record, reason in reasons]
         _dump({"records": [_about(record) for record in records], "rmsd": rows, "problems": said, "time_s": seconds})
     else:
-        line = "%f " * len(records) + "\n"
-        sys.stdout.writelines(line % tuple(row) for row in matrix.tolist())
+        step = PIECE // (k + 1) + 1
+        for row in range(0, k, step):
+            sys.stdout.write(rows_text(matrix, k, row, min(row + step, k)))
         if options.verbose:
             print(f"Cross RMSD calculation completed in {seconds:.6f} seconds.")
 
@@ -157,7 +167,7 @@ def _about(record: Record) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     """JSON has no infinity."""
-    return value if np.isfinite(value) else None
+    return value if value < INFINITY else None
 
 
 def _table(columns: Sequence[str]) -> Any:

@@ -1,111 +1,185 @@
 """RMSD of records: each distinct graph is prepared once, and conformers of one molecule share it."""
 
+from __future__ import annotations
+
 import time
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from array import array
 
-import numpy as np
-from numpy.typing import NDArray
-
-from flashrmsd_cy._api import rmsd, rmsd_matrix
 from flashrmsd_cy._graph import difference
 from flashrmsd_cy._molecule import Molecule
-from flashrmsd_cy._records import Record, Topology
-from flashrmsd_cy._reference import all_mappings, in_place, kabsch
+from flashrmsd_cy._plan import PlanLimitError
 from flashrmsd_cy.errors import FormatError, NotIsomorphicError, RMSDError, SearchLimitError
 
-Float = NDArray[np.float64]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    from flashrmsd_cy._search import Search
+    from flashrmsd_cy._text import Record, Topology
+
+    Problem = tuple[Record, str]
+
+INFINITY = float("inf")
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 NAIVE_ATOMS = 900  # it calls itself once for each atom
+STOP = 1 << 60  # a row that no matrix has
 
 
-@dataclass(frozen=True)
 class Settings:
-    """What is compared, and how; `time_limit_s` for each pair."""
+    """What is compared, and how; `time_limit_s` for each pair, `mapping` if matchings are asked for."""
 
-    align: bool = False
-    hydrogens: bool = False
-    bond_types: bool = False
-    naive: bool = False
-    time_limit_s: float | None = None
+    def __init__(
+        self,
+        *,
+        align: bool = False,
+        hydrogens: bool = False,
+        bond_types: bool = False,
+        naive: bool = False,
+        mapping: bool = False,
+        time_limit_s: float | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.align, self.hydrogens, self.bond_types, self.naive = align, hydrogens, bond_types, naive
+        self.mapping, self.time_limit_s, self.threads = mapping, time_limit_s, threads
 
 
-@dataclass(frozen=True)
 class Outcome:
     """One pair. `value` in Å is infinite unless `status` is "exact"; `reason` says why.
 
     `mapping` holds, for each compared atom of the first record, that atom and its partner in the second, both counted
-    from 0 in their records; `rotation` and `translation` move the second onto the first.
+    from 0 in their records; `rotation` (9 numbers, row by row) and `translation` move the second onto the first.
     """
 
-    status: Literal["exact", "bound", "failed"]
-    value: float = np.inf
-    lower: float = 0.0
-    upper: float = np.inf
-    mapping: tuple[tuple[int, int], ...] = ()
-    rotation: Float | None = None
-    translation: Float | None = None
-    n_automorphisms: int | None = None
-    reason: str = ""
+    __slots__ = ("lower", "mapping", "n_automorphisms", "reason", "rotation", "status", "translation", "upper", "value")
+
+    def __init__(
+        self,
+        status: Literal["exact", "bound", "failed"],
+        lower: float = 0.0,
+        upper: float = INFINITY,
+        reason: str = "",
+        *,
+        mapping: tuple[tuple[int, int], ...] = (),
+        rotation: tuple[float, ...] = IDENTITY,
+        translation: tuple[float, ...] = (0.0, 0.0, 0.0),
+        n_automorphisms: int | None = None,
+    ) -> None:
+        self.status, self.lower, self.upper, self.reason = status, lower, upper, reason
+        self.value = upper if status == "exact" else INFINITY
+        self.mapping, self.rotation, self.translation = mapping, rotation, translation
+        self.n_automorphisms = n_automorphisms
 
 
-@dataclass(frozen=True, eq=False)
 class _Graph:
-    """What the compared atoms of a topology are: their places in the record, bonds between them, the `Molecule`."""
+    """The compared atoms of a topology: their places in the record, bonds between them, the `Molecule`."""
 
-    atoms: NDArray[np.intp]
-    elements: list[int | str]
-    bonds: list[tuple[int, ...]]
-    molecule: Molecule
+    def __init__(self, topology: Topology, settings: Settings) -> None:
+        atoms = [i for i, element in enumerate(topology.elements) if settings.hydrogens or element != 1]
+        if not atoms:
+            raise RMSDError("it has no heavy atoms: compare with -h" if topology.elements else "it has no atoms")
+        place = {atom: index for index, atom in enumerate(atoms)}
+        kept = [(place[i], place[j], kind) for i, j, kind in topology.bonds if i in place and j in place]
+        self.topology = topology  # kept, so that its id stays its own
+        self.atoms = array("i", atoms)
+        self.elements = [topology.elements[atom] for atom in atoms]
+        self.bonds: list[tuple[int, ...]] = list(kept)
+        charges, types = None, None
+        if topology.charges is not None:
+            charges = [topology.charges[atom] for atom in atoms]
+        if settings.bond_types:
+            types = [kind for *_, kind in kept]
+        else:
+            self.bonds = [(i, j) for i, j, _ in kept]
+        self.labels = self.elements if charges is None else list(zip(self.elements, charges, strict=True))
+        ends = [(i, j) for i, j, _ in kept]
+        self.molecule = Molecule(self.elements, ends, bond_types=types, charges=charges)
+        self.search: Search | None = None
+        self._orders: dict[int, tuple[_Graph, array[int]]] = {}
+
+    def order_of(self, other: _Graph, deadline: float | None = None) -> array[int]:
+        """Atoms of a record of the other graph in the order of the compared atoms of this one.
+
+        Raises NotIsomorphicError, SearchLimitError.
+        """
+        known = self._orders.get(id(other))
+        if known is None:
+            mapping = self.molecule._map_to(other.molecule, deadline=deadline)
+            known = self._orders[id(other)] = other, array("i", [other.atoms[atom] for atom in mapping])
+        return known[1]
+
+    def ready(self, deadline: float | None = None) -> Search:
+        """The search of this graph, made at the first use. Raises PlanLimitError."""
+        if self.search is None:
+            self.search = self.molecule._search(deadline=deadline)
+        return self.search
 
 
-@dataclass
 class Comparer:
     """Compares records under one set of settings."""
 
-    settings: Settings
-    _graphs: dict[int, tuple[Topology, _Graph]] = field(default_factory=dict)
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._graphs: dict[int, _Graph] = {}
 
     def pair(self, first: Record, second: Record) -> Outcome:
         """Compare two records; whatever goes wrong becomes the reason of the outcome."""
         try:
             a, b = self._readable(first, f"{first}: "), self._readable(second)
             compare = self._naive if self.settings.naive else self._search
-            return compare(a, _places(first)[a.atoms], b, _places(second)[b.atoms])
+            return compare(a, first, b, second)
         except (RMSDError, SearchLimitError) as error:
             return Outcome("failed", reason=str(error))
 
-    def matrix(self, records: list[Record]) -> tuple[Float, list[tuple[Record, str]]]:
-        """(n, n) RMSD in Å of all pairs, infinite where there is none; and the records concerned, with reasons."""
+    def matrix(self, records: list[Record]) -> tuple[array[float], list[Problem]]:
+        """RMSD in Å of all n · n pairs, row by row, infinite where there is none; and for which records, and why."""
         families, problems = self._families(records)
-        one_by_one = self.settings.naive or self.settings.time_limit_s is not None
-        out = np.full((len(records), len(records)), np.inf)
+        k = len(records)
+        if len(families) == 1 and len(families[0]) == k and not self._one_by_one():
+            return self._conformers(records), problems
+        out = array("d", [INFINITY]) * (k * k)
         for family in families:
-            if one_by_one:
+            if self._one_by_one():
                 problems += self._pair_by_pair(records, family, out)
-            else:
-                x = np.array([self._in_order_of(records[family[0]], records[member]) for member in family])
-                molecule = self._graph(records[family[0]]).molecule
-                out[np.ix_(family, family)] = rmsd_matrix(x, molecule, align=self.settings.align)
+                continue
+            part = self._conformers([records[member] for member in family])
+            for row, i in enumerate(family):
+                for column, j in enumerate(family):
+                    out[i * k + j] = part[row * len(family) + column]
         return out, problems
 
-    def _pair_by_pair(self, records: list[Record], family: list[int], out: Float) -> list[tuple[Record, str]]:
-        problems = []
+    def _one_by_one(self) -> bool:
+        return self.settings.naive or self.settings.time_limit_s is not None
+
+    def _conformers(self, records: list[Record]) -> array[float]:
+        """RMSD in Å of all k · k pairs of records of one molecule."""
+        first = self._graph(records[0])
+        k, step = len(records), 3 * len(first.atoms)
+        places = array("d", bytes(8 * k * step))
+        for index, record in enumerate(records):
+            record.place(first.order_of(self._graph(record)), places, index * step)
+        out = array("d", bytes(8 * k * k))
+        x = _shaped(places, [k, step // 3, 3])
+        in_threads(first.ready(), x, _shaped(out, [k, k]), self.settings.align, self.settings.threads)
+        return out
+
+    def _pair_by_pair(self, records: list[Record], family: list[int], out: array[float]) -> list[Problem]:
+        problems, k = [], len(records)
         for place, j in enumerate(family):
-            out[j, j] = 0.0
+            out[j * k + j] = 0.0
             for i in family[:place]:
                 outcome = self.pair(records[i], records[j])
-                out[i, j] = out[j, i] = outcome.value
+                out[i * k + j] = out[j * k + i] = outcome.value
                 if outcome.status != "exact":
                     problems.append(
                         (records[j], f"to record {records[i].number} of {records[i].file}: {outcome.reason}")
                     )
         return problems
 
-    def _families(self, records: list[Record]) -> tuple[list[list[int]], list[tuple[Record, str]]]:
+    def _families(self, records: list[Record]) -> tuple[list[list[int]], list[Problem]]:
         """Indices of records of one molecule, in order, and those that have no place in the first family."""
         families: list[list[int]] = []
         family_of: dict[int, list[int]] = {}
-        problems: list[tuple[Record, str]] = []
+        problems: list[Problem] = []
         for index, record in enumerate(records):
             try:
                 key = id(self._readable(record))
@@ -123,10 +197,10 @@ class Comparer:
 
     def _family(self, records: list[Record], record: Record, families: list[list[int]]) -> list[int]:
         """The family of a graph that was not met before, perhaps a new one. Raises SearchLimitError."""
-        molecule = self._graph(record).molecule
+        graph = self._graph(record)
         for family in families:
             try:
-                self._graph(records[family[0]]).molecule._map_to(molecule, deadline=self._deadline())
+                self._graph(records[family[0]]).order_of(graph, self._deadline())
             except NotIsomorphicError:
                 continue
             return family
@@ -146,84 +220,141 @@ class Comparer:
         assert record.topology is not None
         known = self._graphs.get(id(record.topology))
         if known is None:
-            known = self._graphs[id(record.topology)] = record.topology, self._new_graph(record.topology)
-        return known[1]
-
-    def _new_graph(self, topology: Topology) -> _Graph:
-        hydrogens = self.settings.hydrogens
-        atoms = [i for i, element in enumerate(topology.elements) if hydrogens or element != 1]
-        if not atoms:
-            raise RMSDError("it has no heavy atoms: compare with -h" if topology.elements else "it has no atoms")
-        place = {atom: index for index, atom in enumerate(atoms)}
-        kept = [(place[i], place[j], kind) for i, j, kind in topology.bonds if i in place and j in place]
-        elements = [topology.elements[atom] for atom in atoms]
-        ends = [(i, j) for i, j, _ in kept]
-        types = [kind for *_, kind in kept] if self.settings.bond_types else None
-        bonds: list[tuple[int, ...]] = list(kept) if self.settings.bond_types else list(ends)
-        return _Graph(np.array(atoms), elements, bonds, Molecule(elements, ends, bond_types=types))
-
-    def _in_order_of(self, first: Record, record: Record) -> Float:
-        """(n, 3) compared atoms of a record in the order of those of `first`."""
-        order = list(self._graph(first).molecule._map_to(self._graph(record).molecule))
-        return _places(record)[self._graph(record).atoms][order]
+            known = self._graphs[id(record.topology)] = _Graph(record.topology, self.settings)
+        return known
 
     def _deadline(self) -> float | None:
         limit = self.settings.time_limit_s
         return None if limit is None else time.monotonic() + limit
 
-    def _search(self, a: _Graph, x: Float, b: _Graph, y: Float) -> Outcome:
-        result = rmsd(
-            x,
-            y,
-            a.molecule,
-            b.molecule,
-            align=self.settings.align,
-            time_limit_s=self.settings.time_limit_s,
-        )
-        exact = result.status == "exact"
-        bounds = f"between {result.lower:.6f} and {result.upper:.6f} Å"
+    def _search(self, a: _Graph, first: Record, b: _Graph, second: Record) -> Outcome:
+        deadline = self._deadline()
+        order = a.order_of(b, deadline)
+        n = len(order)
+        x, y = array("d", bytes(24 * n)), array("d", bytes(24 * n))
+        first.place(a.atoms, x)
+        second.place(order, y)
+        at, to = _shaped(x, [n, 3]), _shaped(y, [n, 3])
+        try:
+            search = a.ready(deadline)
+        except PlanLimitError:
+            return self._bounded(a, at, order, to)
+        mapping = array("i", bytes(4 * n))
+        if self.settings.align:
+            rotation, translation = array("d", IDENTITY), array("d", bytes(24))
+            total, least, exact = search.fit(at, to, mapping, _shaped(rotation, [3, 3]), translation, None, deadline)
+        else:
+            rotation, translation = array("d", IDENTITY), array("d", bytes(24))
+            total, exact = search.in_place(at, to, mapping), True
+            least = total
+        upper = (total / n) ** 0.5
+        lower = upper if exact else (least / n) ** 0.5
         return Outcome(
-            status=result.status,
-            value=result.value if exact else np.inf,
-            lower=result.lower,
-            upper=result.upper,
-            mapping=tuple(zip(a.atoms.tolist(), b.atoms[result.mapping].tolist(), strict=True)),
-            rotation=result.rotation,
-            translation=result.translation,
-            n_automorphisms=result.n_automorphisms,
-            reason="" if exact else f"stopped after {self.settings.time_limit_s:g} s: the RMSD is {bounds}",
+            "exact" if exact else "bound",
+            lower,
+            upper,
+            "" if exact else self._stopped(lower, upper),
+            mapping=_partners(a, mapping, order) if self.settings.mapping else (),
+            rotation=tuple(rotation),
+            translation=tuple(translation),
+            n_automorphisms=a.molecule.n_automorphisms,
         )
 
-    def _naive(self, a: _Graph, x: Float, b: _Graph, y: Float) -> Outcome:
+    def _bounded(self, a: _Graph, x: memoryview[float], order: array[int], y: memoryview[float]) -> Outcome:
+        """A pair of a molecule that could not be prepared within the limit."""
+        from flashrmsd_cy._api import rmsd  # brings NumPy
+
+        found = rmsd(x, y, a.molecule, align=self.settings.align, time_limit_s=self.settings.time_limit_s)
+        exact = found.status == "exact"
+        return Outcome(
+            found.status,
+            found.lower,
+            found.upper,
+            "" if exact else self._stopped(found.lower, found.upper),
+            mapping=_partners(a, found.mapping.tolist(), order),
+            rotation=tuple(found.rotation.ravel().tolist()),
+            translation=tuple(found.translation.tolist()),
+            n_automorphisms=found.n_automorphisms,
+        )
+
+    def _stopped(self, lower: float, upper: float) -> str:
+        limit = self.settings.time_limit_s
+        return f"stopped after {limit:g} s: the RMSD is between {lower:.6f} and {upper:.6f} Å"
+
+    def _naive(self, a: _Graph, first: Record, b: _Graph, second: Record) -> Outcome:
         """Every mapping, one by one. Atoms of a are taken along bonds, or a few dozen would already be too many."""
-        if len(a.elements) > NAIVE_ATOMS:
-            raise RMSDError(f"the naive search takes at most {NAIVE_ATOMS} atoms, here are {len(a.elements)}")
-        walk = _along_bonds(len(a.elements), a.bonds)
+        import numpy as np
+
+        from flashrmsd_cy._reference import all_mappings, in_place, kabsch
+
+        if len(a.atoms) > NAIVE_ATOMS:
+            raise RMSDError(f"the naive search takes at most {NAIVE_ATOMS} atoms, here are {len(a.atoms)}")
+        walk = _along_bonds(len(a.atoms), a.bonds)
         step = {atom: index for index, atom in enumerate(walk)}
-        elements = [a.elements[atom] for atom in walk]
+        labels = [a.labels[atom] for atom in walk]
         bonds = [(step[i], step[j], *kind) for i, j, *kind in a.bonds]
+        x = np.reshape(first.positions, (-1, 3))[a.atoms][walk]
+        y = np.reshape(second.positions, (-1, 3))[b.atoms]
         best, count = Outcome("failed"), 0
-        for mapping in all_mappings(elements, bonds, b.elements, b.bonds):
+        for mapping in all_mappings(labels, bonds, b.labels, b.bonds):
             count += 1
             moved = y[mapping]
             if self.settings.align:
-                value, rotation, translation = kabsch(x[walk], moved)
+                value, rotation, translation = kabsch(x, moved)
             else:
-                value, rotation, translation = in_place(x[walk], moved), np.eye(3), np.zeros(3)
+                value, rotation, translation = in_place(x, moved), np.eye(3), np.zeros(3)
             if value < best.value:
-                partners = sorted(zip(a.atoms[walk].tolist(), b.atoms[mapping].tolist(), strict=True))
-                best = Outcome("exact", value, value, value, tuple(partners), rotation, translation)
+                best = Outcome(
+                    "exact",
+                    value,
+                    value,
+                    mapping=tuple(sorted((a.atoms[i], b.atoms[j]) for i, j in zip(walk, mapping, strict=True))),
+                    rotation=tuple(rotation.ravel().tolist()),
+                    translation=tuple(translation.tolist()),
+                )
         if count == 0:
             raise NotIsomorphicError(f"the two molecules are not the same graph: {_difference(a, b)}")
-        return replace(best, n_automorphisms=count)
+        best.n_automorphisms = count
+        return best
+
+
+def in_threads(search: Search, x: memoryview[float], out: memoryview[float], align: bool, threads: int) -> None:
+    """OUT out (k, k): RMSD of the k conformers x (k, n, 3); rows are shared out among so many threads."""
+    counter = array("q", [0])
+    if threads == 1:
+        search.matrix_rows(x, out, counter, align)
+        return
+    from threading import Thread
+
+    errors: list[BaseException] = []
+
+    def work(own: Search) -> None:
+        try:
+            own.matrix_rows(x, out, counter, align)
+        except BaseException as error:
+            counter[0] = STOP
+            errors.append(error)
+
+    others = [Thread(target=work, args=(search.copy(),)) for _ in range(threads - 1)]
+    for other in others:
+        other.start()
+    work(search)
+    for other in others:
+        other.join()
+    if errors:
+        raise errors[0]
+
+
+def _shaped(values: array, shape: list[int]) -> memoryview[float]:
+    return memoryview(values).cast("B").cast("d", shape)
+
+
+def _partners(a: _Graph, mapping: Any, order: array[int]) -> tuple[tuple[int, int], ...]:
+    return tuple((a.atoms[i], order[j]) for i, j in enumerate(mapping))
 
 
 def _difference(a: _Graph, b: _Graph) -> str:
     return difference(a.molecule._graph, b.molecule._graph) or "no mapping of all atoms keeps all bonds"
-
-
-def _places(record: Record) -> Float:
-    return np.array(record.positions).reshape(-1, 3)
 
 
 def _along_bonds(n: int, bonds: list[tuple[int, ...]]) -> list[int]:

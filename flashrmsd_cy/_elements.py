@@ -1,7 +1,5 @@
 """Atom symbols as files spell them."""
 
-from functools import lru_cache
-
 from flashrmsd_cy.errors import FormatError
 
 SYMBOLS = (  # noqa: SIM905
@@ -15,7 +13,6 @@ NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, 1)} | {"D": 1
 NO_ELEMENT = frozenset("* A Q X M L LP R R# DU ANY HAL HET HEV AH QH XH MH POL MOD".split())  # noqa: SIM905
 
 
-@lru_cache(maxsize=1024)
 def atom_label(symbol: str) -> int | str:
     """Atomic number of a symbol in any case, with or without isotope, serial number or charge; isotopes of H are 1.
 
@@ -44,7 +41,6 @@ def atom_label(symbol: str) -> int | str:
 NOT_AMBER = frozenset("cl co cr si se sn sb pt".split())  # noqa: SIM905
 
 
-@lru_cache(maxsize=1024)
 def sybyl_label(atom_type: str) -> int | str:
     """Atomic number of a MOL2 atom type; AMBER's types, in lower case, begin with their element.
 

@@ -1,10 +1,15 @@
-"""The command ``flashrmsd``: arguments and help. NumPy is loaded when there is something to compute, not before."""
+"""The command ``flashrmsd``: arguments and help. Its start is much of its time: it loads little, and no NumPy."""
+
+from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
 from flashrmsd_cy import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HELP = """\
 usage: flashrmsd QUERY... TEMPLATE [-m] [options]     each record of QUERY against the first record of TEMPLATE
@@ -17,12 +22,14 @@ Files: SDF and MOL (V2000, V3000), MOL2; also gzipped; '-' is standard input.
   -x, --cross         the matrix of all pairs
   -h, --hydrogens     compare all atoms; without it those that are not H, D or T
   -b, --bonds         bonds match only bonds of the same type, as written in the files (aromatic is a type of its own)
+  --charges           atoms match only atoms of the same formal charge (SDF and MOL; MOL2 has none)
   -n, --naive         try every matching, one by one: slow, for validation
   -a, --assignment    after each number the matching: atom of the template -> atom of the query (not with -x)
   -v, --verbose       say in words, with timings
 
   --template FILE     the template; all other files are queries
   --time-limit S      at most S seconds for a pair
+  --threads N         so many threads for the matrix of -x; the numbers are the same
   --csv, --json       tables and documents instead of bare numbers
   --help, --version
 
@@ -40,8 +47,10 @@ class UsageError(Exception):
 class Options:
     """What was asked for."""
 
-    minimize = cross = hydrogens = bonds = naive = assignment = verbose = csv = json = help = version = False
+    minimize = cross = hydrogens = bonds = naive = assignment = verbose = False
+    charges = csv = json = help = version = False
     template: str = ""
+    threads: int = 1
     time_limit: float | None = None
 
     def __init__(self) -> None:
@@ -57,8 +66,9 @@ LETTERS = {
     "a": "assignment",
     "v": "verbose",
 }
-SWITCHES = (*LETTERS.values(), "csv", "json", "help", "version")
-WITH_VALUE = ("template", "time-limit")
+SWITCHES = (*LETTERS.values(), "charges", "csv", "json", "help", "version")
+WITH_VALUE = ("template", "time-limit", "threads")
+MOST_THREADS = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,7 +133,12 @@ def _long_option(options: Options, word: str, words: list[str]) -> None:
             if not words:
                 raise UsageError(f"--{name} needs a value")
             value = words.pop(0)
-        setattr(options, name.replace("-", "_"), _seconds(value) if name == "time-limit" else value)
+        if name == "template":
+            options.template = value
+        elif name == "threads":
+            options.threads = _threads(value)
+        else:
+            options.time_limit = _seconds(value)
     else:
         from difflib import get_close_matches
 
@@ -139,6 +154,12 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise UsageError(f"--time-limit {text}: expected a number of seconds, more than zero")
     return seconds
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
+        raise UsageError(f"--threads {text}: expected a number from 1 to {MOST_THREADS}")
+    return int(text)
 
 
 def _check(options: Options) -> None:

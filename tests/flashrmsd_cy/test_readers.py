@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flashrmsd_cy._elements import SYMBOLS, atom_label
 from flashrmsd_cy._files import read_records
-from flashrmsd_cy._records import Topologies
+from flashrmsd_cy._text import Topologies
 from flashrmsd_cy.errors import FormatError
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rmsd"
