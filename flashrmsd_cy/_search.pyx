@@ -889,6 +889,7 @@ cdef class Search:
         if self.ceiling == 0.0:     # every atom at one point
             q[0] = 1.0
             q[1] = q[2] = q[3] = 0.0
+            self._prepare_branches()
             self._best_for(q, c)
             self._keep(self.star, 0.0)
             return
