@@ -10,8 +10,12 @@ atoms that keep elements and bonds (isomorphisms of the molecular graphs).
 - ``align=True``, minimised: also the best rotation (never a reflection) and translation. The question of conformers.
 
 `Molecule` prepares a graph once; `rmsd` compares two conformations of it (or of two `Molecule` objects whose atoms come
-in different orders); `rmsd_matrix` compares all pairs of k conformers; `distinct` drops near copies. Every answer is
-proved, or says that it is only bounded because a limit was given (`Result.status`).
+in different orders); `rmsd_matrix` compares all pairs of k conformers, `rmsd_table` all of one list with all of
+another, `rmsd_stream` conformers that come one by one; `distinct` drops near copies, `neighbours` says which pairs are
+near. Every answer is proved, or says that it is only bounded because a limit was given (`Result.status`).
+
+What corresponds to what is decided by elements and bonds, and if asked by bond types, charges and stereochemistry
+(`Stereo`); with ``hydrogens=False`` by the heavy atoms alone.
 
 The command ``flashrmsd`` does the same for SDF, MOL and MOL2 files: ``flashrmsd --help``.
 
@@ -33,8 +37,18 @@ and translation (3,) move b onto a: ``a[i] ≈ rotation @ b[mapping[i]] + transl
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flashrmsd_cy._api import Result, best_mapping, distinct, rmsd, rmsd_matrix
+    from flashrmsd_cy._api import (
+        Result,
+        best_mapping,
+        distinct,
+        neighbours,
+        rmsd,
+        rmsd_matrix,
+        rmsd_stream,
+        rmsd_table,
+    )
     from flashrmsd_cy._molecule import Molecule
+    from flashrmsd_cy._stereo import Stereo
     from flashrmsd_cy.errors import FormatError, NotIsomorphicError, RMSDError, SearchLimitError
 
 __version__ = "0.1.0"
@@ -46,13 +60,17 @@ __all__ = [
     "RMSDError",
     "Result",
     "SearchLimitError",
+    "Stereo",
     "best_mapping",
     "distinct",
+    "neighbours",
     "rmsd",
     "rmsd_matrix",
+    "rmsd_stream",
+    "rmsd_table",
 ]
 
-_MODULES = {"Molecule": "_molecule"} | dict.fromkeys(
+_MODULES = {"Molecule": "_molecule", "Stereo": "_stereo"} | dict.fromkeys(
     ("FormatError", "NotIsomorphicError", "RMSDError", "SearchLimitError"), "errors"
 )
 

@@ -1,18 +1,28 @@
 """The Python face: checks what is given, calls the compiled search, and reports original atom indices."""
 
+from __future__ import annotations
+
+import threading
 import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from math import isfinite, sqrt
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flashrmsd_cy._bounds import Profiles, by_triangle, orbits
 from flashrmsd_cy._molecule import Molecule
 from flashrmsd_cy._plan import PlanLimitError
 from flashrmsd_cy._search import Search
 from flashrmsd_cy.errors import RMSDError, SearchLimitError
 
 Float = NDArray[np.float64]
+NO_MORE = 1 << 60
+_COUNTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -23,8 +33,9 @@ class Result:
     ----------
     value : float
         RMSD in Å of `mapping` (and of the rotation and translation): the answer if `status` is "exact".
-    mapping : ndarray of int64, shape (n,)
-        ``mapping[i]`` is the atom of b matched to atom i of a, both in the order in which they were given.
+    mapping : ndarray of int64, shape (n_atoms,)
+        ``mapping[i]`` is the atom of b matched to atom i of a, both in the order in which they were given; -1 for an
+        atom that is not compared.
     rotation : ndarray of float64, shape (3, 3)
         U, a proper rotation: ``a[i] ≈ U @ b[mapping[i]] + t``. The unit matrix in the fixed frame.
     translation : ndarray of float64, shape (3,)
@@ -68,7 +79,7 @@ def rmsd(
     Parameters
     ----------
     a_positions, b_positions : array_like, shape (n_atoms, 3)
-        Coordinates in Å, float64 or float32.
+        Coordinates in Å of all atoms, compared or not; float64 or float32, read-only or strided arrays too.
     molecule : Molecule
         Graph of a, and of b unless `other` is given.
     other : Molecule, optional
@@ -110,33 +121,39 @@ def rmsd(
     >>> result.value, result.mapping.tolist()
     (0.0, [0, 2, 1])
     """
-    deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+    deadline = _deadline(time_limit_s)
+    second = molecule if other is None else other
     a = _positions(a_positions, molecule, "a_positions")
-    b = _positions(b_positions, other or molecule, "b_positions")
-    order = np.asarray(molecule._map_to(other or molecule, node_limit, deadline))
-    b = np.ascontiguousarray(b[order])
+    b = _positions(b_positions, second, "b_positions")
+    order = None
+    if second is not molecule:
+        order = np.asarray(molecule._map_to(second, node_limit, deadline))
+        b = b[order]
     try:
-        plan, blocks, count = molecule._prepared(node_limit, deadline)
+        search = molecule._search(node_limit, deadline)
     except PlanLimitError:
-        return _unsearched(a, b, order, molecule, align)
-    mapping = np.empty(len(a), dtype=np.int32)
-    rotation, translation = np.eye(3), np.zeros(3)
-    search = Search(plan, blocks)
-    if align:
-        total, least, exact = search.fit(a, b, mapping, rotation, translation, node_limit, deadline)
-    else:
-        total, exact = search.in_place(a, b, mapping), True
-        least = total
-    value = float(np.sqrt(total / len(a)))
+        return _unsearched(a, b, order, molecule, second, align)
+    n = len(a)
+    mapping, rotation, translation = np.empty(n, dtype=np.int32), np.zeros((3, 3)), np.zeros(3)
+    try:
+        if align:
+            total, least, exact = search.fit(a, b, mapping, rotation, translation, node_limit, deadline)
+        else:
+            total = least = search.in_place(a, b, mapping)
+            exact = True
+            rotation.flat[::4] = 1.0
+    finally:
+        molecule._searches.append(search)
+    value = sqrt(total / n)
     return Result(
-        value=value,
-        mapping=order[mapping].astype(np.int64),
-        rotation=rotation,
-        translation=translation,
-        n_automorphisms=count,
-        status="exact" if exact else "bound",
-        lower=value if exact else float(np.sqrt(least / len(a))),
-        upper=value,
+        value,
+        _given_indices(mapping, order, molecule, second),
+        rotation,
+        translation,
+        molecule.n_automorphisms,
+        "exact" if exact else "bound",
+        value if exact else sqrt(least / n),
+        value,
     )
 
 
@@ -153,55 +170,164 @@ def best_mapping(
 
 
 def rmsd_matrix(
-    positions: ArrayLike,
-    molecule: Molecule,
+    positions: ArrayLike | Sequence[ArrayLike],
+    molecule: Molecule | Sequence[Molecule],
     *,
     align: bool,
+    threads: int = 1,
     node_limit: int | None = None,
     time_limit_s: float | None = None,
 ) -> Float:
-    """Symmetry-corrected RMSD between all conformers of one molecule.
+    r"""Symmetry-corrected RMSD between all conformers of one molecule.
+
+    .. math:: D_{ij} = \min_\pi \min_{U, t} \sqrt{\tfrac1n \sum_k |x_{ik} - U x_{j\pi(k)} - t|^2}
 
     Parameters
     ----------
     positions : array_like, shape (k, n_atoms, 3)
         Coordinates of k conformers in Å, all in the atom order of `molecule`.
-    molecule : Molecule
+    molecule : Molecule or sequence of k Molecules
+        One for each conformer if their atoms come in different orders; they must be the same molecule.
     align : bool
         Whether conformers may be rotated and translated; no default, see `rmsd`.
+    threads : int
+        Threads that share the pairs; the GIL is released.
     node_limit, time_limit_s : optional
         Most search nodes per pair, and most seconds for all.
 
     Returns
     -------
     ndarray of float64, shape (k, k)
-        RMSD in Å; symmetric, zero on the diagonal. The GIL is released while a row is computed.
+        RMSD in Å; symmetric, zero on the diagonal.
 
     Raises
     ------
     RMSDError
-        If the shape is wrong or a coordinate is not finite.
+        If a shape is wrong or a coordinate is not finite.
+    NotIsomorphicError
+        If the molecules differ.
     SearchLimitError
-        If a limit stopped a pair: a matrix has no place for bounds.
+        If a limit stopped a pair: a matrix has no place for bounds. Its `partial` holds the pairs that were computed.
+
+    Examples
+    --------
+    >>> water, swapped = Molecule("OHH", [(0, 1), (0, 2)]), Molecule("HOH", [(0, 1), (1, 2)])
+    >>> a = [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]
+    >>> b = [[-0.24, 0.93, 0.0], [0.0, 0.0, 0.0], [0.96, 0.0, 0.0]]
+    >>> rmsd_matrix([a, b], [water, swapped], align=False).tolist()
+    [[0.0, 0.0], [0.0, 0.0]]
     """
-    x = _conformers(positions, molecule)
-    deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
-    try:
-        search = Search(*molecule._prepared(node_limit, deadline)[:2])
-    except PlanLimitError:
-        raise SearchLimitError(f"{molecule!r} could not be prepared within the limit: raise it") from None
-    matrix = np.zeros((len(x), len(x)))
-    for row in range(1, len(x)):
-        if align:
-            stopped = search.fit_row(x, row, matrix[row], node_limit, deadline)
-            if stopped >= 0:
-                raise SearchLimitError(
-                    f"the limit was met at conformers {row} and {stopped}: raise node_limit or time_limit_s, "
-                    "or ask `rmsd` for bounds of that pair"
-                )
-        else:
-            search.in_place_row(x, row, matrix[row])
-    return matrix + matrix.T
+    deadline = _deadline(time_limit_s)
+    first, x = _in_one_order(positions, molecule, node_limit, deadline)
+    matrix = np.full((len(x), len(x)), np.nan)
+    np.fill_diagonal(matrix, 0.0)
+
+    def work(search: Search, counter: array[int]) -> tuple[int, int] | None:
+        return search.matrix_rows(x, matrix, counter, align, node_limit, deadline)
+
+    _share(first, threads, work, matrix, node_limit, deadline)
+    return matrix
+
+
+def rmsd_table(
+    a_positions: ArrayLike,
+    b_positions: ArrayLike,
+    molecule: Molecule,
+    other: Molecule | None = None,
+    *,
+    align: bool,
+    threads: int = 1,
+    node_limit: int | None = None,
+    time_limit_s: float | None = None,
+) -> Float:
+    """Symmetry-corrected RMSD of each conformer of one list to each of another (queries and templates).
+
+    Parameters
+    ----------
+    a_positions : array_like, shape (k, n_atoms, 3)
+        Coordinates in Å, in the atom order of `molecule`.
+    b_positions : array_like, shape (m, n_atoms, 3)
+        Coordinates in Å, in the atom order of `other` if given.
+    molecule, other : Molecule
+    align, threads, node_limit, time_limit_s
+        As for `rmsd_matrix`.
+
+    Returns
+    -------
+    ndarray of float64, shape (k, m)
+        RMSD in Å.
+
+    Raises
+    ------
+    RMSDError, NotIsomorphicError, SearchLimitError
+        As for `rmsd_matrix`.
+
+    Examples
+    --------
+    >>> hydrogen = Molecule([1, 1], [(0, 1)])
+    >>> x = [[[0.0, 0.0, 0.0], [0.0, 0.0, length]] for length in (0.7, 0.8, 1.0)]
+    >>> rmsd_table(x[:1], x, hydrogen, align=True).round(3).tolist()
+    [[0.0, 0.05, 0.15]]
+    """
+    deadline = _deadline(time_limit_s)
+    x = _conformers(a_positions, molecule, "a_positions")
+    y = _templates(b_positions, molecule, other, node_limit, deadline)
+    return _table(x, y, molecule, align, threads, node_limit, deadline)
+
+
+def rmsd_stream(
+    queries: Iterable[ArrayLike],
+    templates: ArrayLike,
+    molecule: Molecule,
+    other: Molecule | None = None,
+    *,
+    align: bool,
+    threads: int = 1,
+    chunk: int = 256,
+    node_limit: int | None = None,
+    time_limit_s: float | None = None,
+) -> Iterator[Float]:
+    """Symmetry-corrected RMSD of conformers that come one by one, to the same templates, in little memory.
+
+    Parameters
+    ----------
+    queries : iterable of array_like, shape (n_atoms, 3)
+        Coordinates in Å, in the atom order of `molecule`; read as they are needed, at most `chunk` at a time.
+    templates : array_like, shape (m, n_atoms, 3)
+        Coordinates in Å, in the atom order of `other` if given.
+    molecule, other : Molecule
+    align, threads, node_limit, time_limit_s
+        As for `rmsd_matrix`; the time is that of the whole stream, counted from the first item that is asked for.
+    chunk : int
+        Queries that are computed together.
+
+    Yields
+    ------
+    ndarray of float64, shape (m,)
+        RMSD in Å of the next query to each template.
+
+    Raises
+    ------
+    RMSDError, NotIsomorphicError, SearchLimitError
+        As for `rmsd_matrix`.
+
+    Examples
+    --------
+    >>> hydrogen = Molecule([1, 1], [(0, 1)])
+    >>> lengths = ([[0.0, 0.0, 0.0], [0.0, 0.0, length]] for length in (0.7, 0.8))
+    >>> [row.round(3).tolist() for row in rmsd_stream(lengths, [[[0, 0, 0], [1, 0, 0]]], hydrogen, align=True)]
+    [[0.15], [0.1]]
+    """
+    if chunk < 1:
+        raise RMSDError(f"chunk is {chunk}, expected one query or more")
+    deadline = _deadline(time_limit_s)
+    y = _templates(templates, molecule, other, node_limit, deadline)
+    waiting = iter(queries)
+    number = 0
+    while taken := list(islice(waiting, chunk)):
+        x = np.stack([_positions(q, molecule, f"query {number + i}") for i, q in enumerate(taken)])
+        yield from _table(x, y, molecule, align, threads, node_limit, deadline)
+        number += len(taken)
 
 
 def distinct(
@@ -215,7 +341,8 @@ def distinct(
     """Indices of conformers that are no near copies of an earlier one: first come, first kept.
 
     A conformer is left out if its symmetry-corrected RMSD to one already kept is below `threshold`. Far cheaper than
-    `rmsd_matrix`, because a comparison ends when it is clear on which side of the threshold it falls.
+    `rmsd_matrix`: most pairs are decided by a bound (`flashrmsd_cy._bounds`), the others end when it is clear on which
+    side of the threshold they fall.
 
     Parameters
     ----------
@@ -239,63 +366,310 @@ def distinct(
         If the shape is wrong, a coordinate is not finite, or the threshold is negative.
     SearchLimitError
         If the time limit was met.
+
+    Examples
+    --------
+    >>> hydrogen = Molecule([1, 1], [(0, 1)])
+    >>> x = [[[0.0, 0.0, 0.0], [0.0, 0.0, length]] for length in (0.70, 0.72, 0.80, 0.71)]
+    >>> distinct(x, hydrogen, 0.02, align=True)
+    [0, 2]
     """
-    x = _conformers(positions, molecule)
-    if not threshold >= 0:
-        raise RMSDError(f"threshold is {threshold}, expected a length in Å, zero or more")
-    deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+    deadline = _deadline(time_limit_s)
+    x = _conformers(positions, molecule, "positions")
+    _require_threshold(threshold)
+    search = _prepared_search(molecule, None, deadline)
     try:
-        search = Search(*molecule._prepared(None, deadline)[:2])
-    except PlanLimitError:
-        raise SearchLimitError(f"{molecule!r} could not be prepared within {time_limit_s} s") from None
-    kept: list[int] = []
-    for row in range(len(x)):
-        near, finished = search.first_near(x, np.array(kept, dtype=np.intp), row, threshold, align, deadline)
-        if not finished:
-            raise SearchLimitError(f"the time limit of {time_limit_s} s was met at conformer {row} of {len(x)}")
-        if near < 0:
-            kept.append(row)
-    return kept
+        profiles = Profiles(x, _classes(molecule), align)
+        kept, left = np.empty(len(x), dtype=np.intp), np.empty(len(x), dtype=np.intp)
+        count = 0
+        for row in range(len(x)):
+            open_pairs = profiles.undecided(row, kept[:count], threshold, left)
+            near, finished = search.first_near(x, left[:open_pairs], row, threshold, align, deadline)
+            if not finished or _passed(deadline):
+                raise SearchLimitError(f"the time limit of {time_limit_s} s was met at conformer {row} of {len(x)}")
+            if near < 0:
+                kept[count] = row
+                count += 1
+    finally:
+        molecule._searches.append(search)
+    return kept[:count].tolist()
+
+
+def neighbours(
+    positions: ArrayLike,
+    molecule: Molecule,
+    threshold: float,
+    *,
+    align: bool,
+    threads: int = 1,
+    time_limit_s: float | None = None,
+) -> NDArray[np.bool_]:
+    """Which pairs of conformers are nearer than a threshold, for clustering (Butina) and the like.
+
+    Far cheaper than `rmsd_matrix`: see `distinct`; moreover two conformers that are both near a third may be known to
+    be near by the triangle inequality.
+
+    Parameters
+    ----------
+    positions : array_like, shape (k, n_atoms, 3)
+        Coordinates of k conformers in Å, in the atom order of `molecule`.
+    molecule : Molecule
+    threshold : float
+        In Å, not negative.
+    align : bool
+        Whether conformers may be rotated and translated; no default, see `rmsd`.
+    threads : int
+        Threads that share the rows.
+    time_limit_s : float, optional
+        Most seconds for the whole call.
+
+    Returns
+    -------
+    ndarray of bool, shape (k, k)
+        Whether the symmetry-corrected RMSD is below `threshold`; symmetric, True on the diagonal (unless 0).
+
+    Raises
+    ------
+    RMSDError
+        If the shape is wrong, a coordinate is not finite, or the threshold is negative.
+    SearchLimitError
+        If the time limit was met.
+
+    References
+    ----------
+    Butina, J. Chem. Inf. Comput. Sci. 39, 747 (1999), doi:10.1021/ci9803381.
+
+    Examples
+    --------
+    >>> hydrogen = Molecule([1, 1], [(0, 1)])
+    >>> x = [[[0.0, 0.0, 0.0], [0.0, 0.0, length]] for length in (0.70, 0.72, 0.80)]
+    >>> neighbours(x, hydrogen, 0.02, align=True).astype(int).tolist()
+    [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    deadline = _deadline(time_limit_s)
+    x = _conformers(positions, molecule, "positions")
+    _require_threshold(threshold)
+    _prepared(molecule, None, deadline)
+    k = len(x)
+    near = np.zeros((k, k), dtype=bool)
+    np.fill_diagonal(near, threshold > 0)
+    profiles = Profiles(x, _classes(molecule), align)
+    everyone = np.arange(k, dtype=np.intp)
+    known = np.full((k, k), np.inf)  # upper bounds, Å
+
+    def work(search: Search, counter: array[int]) -> tuple[int, int] | None:
+        left = np.empty(k, dtype=np.intp)
+        while (row := _take(counter)) < k:
+            if _passed(deadline):
+                return row, 0
+            for other in left[: profiles.undecided(row, everyone[:row], threshold, left)].tolist():
+                upper = by_triangle(known, row, other)
+                if upper >= threshold:
+                    found, finished = search.first_near(x, everyone[other : other + 1], row, threshold, align, deadline)
+                    if not finished:
+                        return row, other
+                    if found < 0:
+                        continue
+                    upper = search.nearest
+                known[row, other] = known[other, row] = upper
+                near[row, other] = near[other, row] = True
+        return None
+
+    _share(molecule, threads, work, None, None, deadline)
+    return near
+
+
+def _deadline(time_limit_s: float | None) -> float | None:
+    return None if time_limit_s is None else time.monotonic() + time_limit_s
+
+
+def _passed(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
 
 
 def _positions(given: ArrayLike, molecule: Molecule, name: str) -> Float:
+    """(n_compared, 3) float64, contiguous."""
     x = np.asarray(given)
     if x.shape != (molecule.n_atoms, 3):
         raise RMSDError(f"{name} has shape {x.shape}, expected (n_atoms, 3) = ({molecule.n_atoms}, 3) in Å")
-    return _finite(x, name)
+    x = _finite(x, name)
+    return x if molecule._places is None else x[np.asarray(molecule._places)]
 
 
-def _conformers(given: ArrayLike, molecule: Molecule) -> Float:
+def _conformers(given: ArrayLike, molecule: Molecule, name: str) -> Float:
+    """(k, n_compared, 3) float64, contiguous."""
     x = np.asarray(given)
+    if x.shape == (0,):
+        x = np.empty((0, molecule.n_atoms, 3))
     if x.ndim != 3 or x.shape[1:] != (molecule.n_atoms, 3):
         raise RMSDError(
-            f"positions has shape {x.shape}, expected (n_conformers, n_atoms, 3) = "
+            f"{name} has shape {x.shape}, expected (n_conformers, n_atoms, 3) = "
             f"(n_conformers, {molecule.n_atoms}, 3) in Å"
         )
-    return _finite(x, "positions")
+    x = _finite(x, name)
+    return x if molecule._places is None else np.ascontiguousarray(x[:, np.asarray(molecule._places)])
 
 
 def _finite(x: NDArray, name: str) -> Float:
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
+    if x.dtype.kind not in "fiu":
         raise RMSDError(f"{name} has type {x.dtype}, expected real numbers in Å")
-    if not np.isfinite(x).all():
+    x = np.ascontiguousarray(x, dtype=np.float64)
+    # One product is much faster than a test of each number, and is finite unless one is not (or is absurdly large).
+    if not isfinite(np.vdot(x, x)) and not np.isfinite(x).all():
         where = np.argwhere(~np.isfinite(x))[0].tolist()
         raise RMSDError(f"{name} has {x[tuple(where)]} at index {where}: coordinates must be finite")
-    return np.ascontiguousarray(x, dtype=np.float64)
+    return x
 
 
-def _unsearched(a: Float, b: Float, order: NDArray[np.int32], molecule: Molecule, align: bool) -> Result:
+def _in_one_order(
+    positions: ArrayLike | Sequence[ArrayLike],
+    molecule: Molecule | Sequence[Molecule],
+    node_limit: int | None,
+    deadline: float | None,
+) -> tuple[Molecule, Float]:
+    """The first molecule, and (k, n, 3) positions of compared atoms in its order."""
+    if isinstance(molecule, Molecule):
+        return molecule, _conformers(positions, molecule, "positions")  # type: ignore[arg-type]
+    given = list(positions)  # type: ignore[arg-type]
+    if len(given) != len(molecule) or not given:
+        raise RMSDError(f"there are {len(given)} conformers and {len(molecule)} molecules, expected one for each")
+    first = molecule[0]
+    rows = [
+        _positions(x, owner, f"positions[{i}]")[np.asarray(first._map_to(owner, node_limit, deadline))]
+        for i, (x, owner) in enumerate(zip(given, molecule, strict=True))
+    ]
+    return first, np.stack(rows)
+
+
+def _templates(
+    given: ArrayLike, molecule: Molecule, other: Molecule | None, node_limit: int | None, deadline: float | None
+) -> Float:
+    """(m, n, 3) positions of the compared atoms of `other` in the order of `molecule`."""
+    y = _conformers(given, other or molecule, "templates")
+    if other is None or other is molecule:
+        return y
+    return np.ascontiguousarray(y[:, np.asarray(molecule._map_to(other, node_limit, deadline))])
+
+
+def _table(
+    x: Float,
+    y: Float,
+    molecule: Molecule,
+    align: bool,
+    threads: int,
+    node_limit: int | None,
+    deadline: float | None,
+) -> Float:
+    table = np.full((len(x), len(y)), np.nan)
+
+    def work(search: Search, counter: array[int]) -> tuple[int, int] | None:
+        return search.table_rows(x, y, table, counter, align, node_limit, deadline)
+
+    _share(molecule, threads, work, table, node_limit, deadline)
+    return table
+
+
+def _prepared(molecule: Molecule, node_limit: int | None, deadline: float | None) -> None:
+    try:
+        molecule._prepared(node_limit, deadline)
+    except PlanLimitError:
+        raise SearchLimitError(f"{molecule!r} could not be prepared within the limit: raise it") from None
+
+
+def _prepared_search(molecule: Molecule, node_limit: int | None, deadline: float | None) -> Search:
+    _prepared(molecule, node_limit, deadline)
+    return molecule._search()
+
+
+def _share(
+    molecule: Molecule,
+    threads: int,
+    work: Callable[[Search, array[int]], tuple[int, int] | None],
+    partial: Float | None,
+    node_limit: int | None,
+    deadline: float | None,
+) -> None:
+    """Do the work in several threads, this one among them, each with a search of its own and one common counter."""
+    if threads < 1:
+        raise RMSDError(f"threads is {threads}, expected one or more")
+    _prepared(molecule, node_limit, deadline)
+    counter = array("q", [0])
+    ends: list[tuple[int, int] | BaseException | None] = []
+
+    def run() -> None:
+        search = molecule._search()
+        try:
+            end: tuple[int, int] | BaseException | None = work(search, counter)
+        except BaseException as error:
+            end = error
+        if end is not None:
+            counter[0] = NO_MORE  # the others finish what they have in hand
+        molecule._searches.append(search)
+        ends.append(end)
+
+    helpers = [threading.Thread(target=run) for _ in range(threads - 1)]
+    for helper in helpers:
+        helper.start()
+    run()
+    for helper in helpers:
+        helper.join()
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+    for end in ends:
+        if isinstance(end, tuple):
+            raise SearchLimitError(
+                f"the limit was met at conformers {end[0]} and {end[1]}: raise node_limit or time_limit_s, "
+                "or ask `rmsd` for bounds of that pair",
+                partial,
+            )
+
+
+def _take(counter: array[int]) -> int:
+    with _COUNTING:
+        counter[0] += 1
+        return counter[0] - 1
+
+
+def _classes(molecule: Molecule) -> array[int]:
+    plan = molecule._prepared()[0]
+    return orbits(plan.n_atoms, plan.pair_i, plan.pair_j)
+
+
+def _require_threshold(threshold: float) -> None:
+    if not threshold >= 0:
+        raise RMSDError(f"threshold is {threshold}, expected a length in Å, zero or more")
+
+
+def _given_indices(
+    mapping: NDArray[np.int32], order: NDArray[np.int32] | None, molecule: Molecule, other: Molecule
+) -> NDArray[np.int64]:
+    """(n_atoms,) mapping in the indices of the caller, -1 at atoms that are not compared."""
+    partners = (mapping if order is None else order[mapping]).astype(np.int64)
+    if other._places is not None:
+        partners = np.asarray(other._places)[partners]
+    if molecule._places is None:
+        return partners
+    full = np.full(molecule.n_atoms, -1, dtype=np.int64)
+    full[np.asarray(molecule._places)] = partners
+    return full
+
+
+def _unsearched(
+    a: Float, b: Float, order: NDArray[np.int32] | None, molecule: Molecule, other: Molecule, align: bool
+) -> Result:
     """Bounds when the molecule could not be prepared: any one mapping from above, atom-wise least costs from below."""
     n = len(a)
     # Without other knowledge every atom may go to every atom of its label; a fit can always reach zero.
-    alike = np.array([[x == y for y in molecule._graph.labels] for x in molecule._graph.labels])
+    alike = np.array([[x == y for y in molecule._plain.labels] for x in molecule._plain.labels])
     squares = np.where(alike, ((a[:, None] - b[None]) ** 2).sum(-1), np.inf)
-    lower = 0.0 if align else float(np.sqrt(max(squares.min(0).sum(), squares.min(1).sum()) / n))
+    lower = 0.0 if align else sqrt(max(squares.min(0).sum(), squares.min(1).sum()) / n)
     rotation, translation = np.eye(3), np.zeros(3)
     if align:
         ca, cb = a.mean(0), b.mean(0)
         u, _, vt = np.linalg.svd((a - ca).T @ (b - cb))
         rotation = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
         translation = ca - rotation @ cb
-    upper = float(np.sqrt(((a - b @ rotation.T - translation) ** 2).sum() / n))
-    return Result(upper, order.astype(np.int64), rotation, translation, None, "bound", min(lower, upper), upper)
+    upper = sqrt(((a - b @ rotation.T - translation) ** 2).sum() / n)
+    mapping = _given_indices(np.arange(n, dtype=np.int32), order, molecule, other)
+    return Result(upper, mapping, rotation, translation, None, "bound", min(lower, upper), upper)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from array import array
 
+from flashrmsd_cy._elements import NUMBERS
+from flashrmsd_cy._flatten import flatten
 from flashrmsd_cy._graph import Graph, difference
 from flashrmsd_cy._pack import first_map, list_blocks, pack
 from flashrmsd_cy._plan import PlanLimitError, Planner
+from flashrmsd_cy._search import Search
 from flashrmsd_cy.errors import NotIsomorphicError, RMSDError, SearchLimitError
 
 TYPE_CHECKING = False
@@ -17,8 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from flashrmsd_cy._pack import Blocks, Int, Packed
+    from flashrmsd_cy._stereo import Stereo
 
 MAX_LISTED_MAPS = 5000
+OTHER_STEREO = "elements and bonds agree, configurations do not"
 
 
 class Molecule:
@@ -27,24 +32,32 @@ class Molecule:
     Parameters
     ----------
     elements : sequence of int or str, length n
-        Atomic numbers or symbols; atoms are only matched to atoms with an equal entry.
+        Atomic numbers or symbols in any case, which are the same here; D and T are hydrogen. Other strings are labels
+        of their own. Atoms are only matched to atoms of the same element.
     bonds : array_like of int, shape (m, 2)
         Bonded atoms, indices from 0. Neither the order of the bonds nor that within a bond matters.
     bond_types : array_like of int, shape (m,), optional
         If given, bonds are only matched to bonds of the same type. Two Kekulé forms are then different molecules.
     charges : array_like of int, shape (n,), optional
         If given, atoms are only matched to atoms of the same charge: the O of a carboxylate then differ.
+    stereo : Stereo, optional
+        If given, mappings keep these configurations.
+    hydrogens : bool
+        Whether hydrogens are compared. If not, positions are still given for all atoms.
 
     Raises
     ------
     RMSDError
-        If lengths disagree, a bond names a missing atom, joins an atom to itself or is given twice.
+        If lengths disagree, a bond names a missing atom, joins an atom to itself or is given twice, an entry of
+        `stereo` does not fit, or there is no atom to compare.
 
     Examples
     --------
     >>> water = Molecule(["O", "H", "H"], [(0, 1), (0, 2)])
     >>> water.n_atoms, water.n_automorphisms
     (3, 2)
+    >>> Molecule(["O", "H", "D"], [(0, 1), (0, 2)], hydrogens=False).compared
+    (0,)
     """
 
     def __init__(
@@ -54,27 +67,57 @@ class Molecule:
         *,
         bond_types: ArrayLike | None = None,
         charges: ArrayLike | None = None,
+        stereo: Stereo | None = None,
+        hydrogens: bool = True,
     ) -> None:
-        labels = _labels(elements, charges)
-        self._graph = Graph(labels, _checked_bonds(bonds, bond_types, len(labels)))
+        numbers = [_element(x) for x in _listed(elements)]
+        n = len(numbers)
+        all_bonds = _checked_bonds(bonds, bond_types, n)
+        labels = _with_charges(numbers, charges)
+        self._n_given = n
+        self._compared = tuple(range(n)) if hydrogens else tuple(i for i, number in enumerate(numbers) if number != 1)
+        if not n:
+            raise RMSDError("elements is empty: a molecule has at least one atom")
+        if not self._compared:
+            raise RMSDError("there is no atom to compare: all are hydrogens, and hydrogens=False")
+        kept = all_bonds
+        if len(self._compared) < n:
+            place = {atom: index for index, atom in enumerate(self._compared)}
+            labels = [labels[atom] for atom in self._compared]
+            kept = [(place[i], place[j], label) for i, j, label in all_bonds if i in place and j in place]
+        # The graph in words of the caller, and the one that is searched, which may have more vertices.
+        self._plain = self._graph = Graph(labels, kept)
+        if stereo is not None:
+            from flashrmsd_cy._stereo import with_stereo
+
+            place = {atom: index for index, atom in enumerate(self._compared)}
+            self._graph = Graph(*with_stereo(labels, kept, stereo, n, all_bonds, place))
         self._plan: tuple[Packed, Blocks | None, int] | None = None
         self._maps_to: dict[int, tuple[Molecule, Int]] = {}
+        self._searches: list[Search] = []
+        # For NumPy, which sees it as an index array; None if all atoms are compared.
+        self._places = None if len(self._compared) == n else array("q", self._compared)
 
     @property
     def n_atoms(self) -> int:
-        """Number of atoms."""
-        return len(self._graph)
+        """Number of atoms, compared or not: the length of `elements` and of positions."""
+        return self._n_given
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Indices of the atoms that are compared."""
+        return self._compared
 
     @property
     def n_automorphisms(self) -> int:
-        """Number of ways to map the molecule onto itself; exact, however large."""
+        """Number of ways to map the compared atoms onto themselves; exact, however large."""
         return self._prepared()[2]
 
     def __repr__(self) -> str:
-        return f"Molecule({self.n_atoms} atoms, {sum(map(len, self._graph.adjacency)) // 2} bonds)"
+        return f"Molecule({self.n_atoms} atoms, {sum(map(len, self._plain.adjacency)) // 2} bonds)"
 
     def __getstate__(self) -> dict:
-        return {"_graph": self._graph, "_plan": self._plan, "_maps_to": {}}
+        return self.__dict__ | {"_maps_to": {}, "_searches": []}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -87,17 +130,27 @@ class Molecule:
             planner = Planner(self._graph, self._graph, node_limit=node_limit, deadline=deadline)
             planner.build()
             nodes = planner.nodes
-            self._plan = pack(nodes), list_blocks(nodes, MAX_LISTED_MAPS), nodes[-1].count
+            n = len(self._compared)
+            self._plan = pack(flatten(nodes), n), list_blocks(nodes, n, MAX_LISTED_MAPS), nodes[-1].count
         return self._plan
 
+    def _search(self, node_limit: int | None = None, deadline: float | None = None) -> Search:
+        """A search for one thread, to be handed back to `_searches` after use. Raises PlanLimitError."""
+        try:
+            return self._searches.pop()
+        except IndexError:
+            return Search(*self._prepared(node_limit, deadline)[:2])
+
     def _map_to(self, other: Molecule, node_limit: int | None = None, deadline: float | None = None) -> Int:
-        """(n,) any isomorphism: the atom of `other` for each atom. Raises NotIsomorphicError, SearchLimitError."""
+        """(n,) any isomorphism, among compared atoms: raises NotIsomorphicError, SearchLimitError."""
         if other is self:
-            return array("i", range(self.n_atoms))
+            return array("i", range(len(self._compared)))
         known = self._maps_to.get(id(other))
         if known is not None:
             return known[1]
-        reason = difference(self._graph, other._graph)
+        reason = difference(self._plain, other._plain)
+        if reason is None and difference(self._graph, other._graph) is not None:
+            reason = OTHER_STEREO
         if reason is not None:
             raise NotIsomorphicError(f"the two molecules are not the same graph: {reason}")
         planner = Planner(self._graph, other._graph, first_only=True, node_limit=node_limit, deadline=deadline)
@@ -106,27 +159,35 @@ class Molecule:
             found = planner.build()
         except PlanLimitError:
             raise SearchLimitError(
-                f"no mapping between the two molecules ({self.n_atoms} atoms) was found within the limit "
+                f"no mapping between the two molecules ({len(self._compared)} atoms) was found within the limit "
                 f"({time.monotonic() - started:.1f} s): raise node_limit or time_limit_s"
             ) from None
         if not found:
             raise NotIsomorphicError(
-                "the two molecules are not the same graph: every atom has a counterpart with like surroundings, "
-                "but no mapping of all atoms keeps all bonds"
+                "the two molecules are not the same graph: every atom has a counterpart with like surroundings, but no "
+                "mapping of all atoms keeps all bonds"
+                + (" and configurations" if self._graph is not self._plain else "")
             )
-        mapping = first_map(planner.nodes)
+        mapping = first_map(planner.nodes, len(self._compared))
         # The other molecule is kept with the map, so that its id cannot be reused while the entry lives.
         self._maps_to[id(other)] = (other, mapping)
         return mapping
 
 
-def _labels(elements: Sequence[int | str] | NDArray, charges: ArrayLike | None) -> list[Hashable]:
-    labels: list[Hashable] = _listed(elements)
-    if not labels:
-        raise RMSDError("elements is empty: a molecule has at least one atom")
+def _element(x: object) -> int | str:
+    """Atomic number, or the string itself if it names no element."""
+    if isinstance(x, str):
+        name = x.strip()
+        return NUMBERS.get(name.capitalize(), name)
+    if not _is_integer(x):
+        raise RMSDError(f"elements has the entry {x!r}, expected atomic numbers or symbols")
+    return int(x)  # type: ignore[call-overload]
+
+
+def _with_charges(numbers: list[int | str], charges: ArrayLike | None) -> list[Hashable]:
     if charges is None:
-        return labels
-    return list(zip(labels, _integers(charges, "charges", len(labels), "one per atom"), strict=True))
+        return list(numbers)
+    return list(zip(numbers, _integers(charges, "charges", len(numbers), "one per atom"), strict=True))
 
 
 def _checked_bonds(bonds: ArrayLike, bond_types: ArrayLike | None, n: int) -> list[tuple[int, int, int]]:

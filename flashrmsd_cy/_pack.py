@@ -75,36 +75,41 @@ def _starts(lengths: Iterable[int]) -> Int:
 
 
 class _Sets:
-    """Numbers distinct sets of atoms in the order in which they appear."""
+    """Numbers distinct sets of atoms (indices below n) in the order in which they appear."""
 
-    def __init__(self) -> None:
+    def __init__(self, n: int) -> None:
+        self.n = n
         self.index: dict[frozenset[int], int] = {}
 
-    def number(self, atoms: frozenset[int]) -> int:
-        return self.index.setdefault(atoms, len(self.index))
+    def number(self, vertices: frozenset[int]) -> int:
+        if max(vertices) >= self.n:
+            vertices = frozenset(x for x in vertices if x < self.n)
+        return self.index.setdefault(vertices, len(self.index))
 
     def arrays(self) -> tuple[Int, Int]:
         return _starts(map(len, self.index)), _ints(chain.from_iterable(map(sorted, self.index)))
 
 
-def pack(nodes: Sequence[Node]) -> Packed:
-    """Flatten a plan; nodes that lie on no isomorphism are left out."""
-    used = _reachable(nodes)
+def pack(nodes: Sequence[Node], n: int) -> Packed:
+    """Flatten a plan, without nodes that lie on no isomorphism, and without the vertices from the n-th on: no atoms."""
+    used = _reachable(nodes, n)
     place = {old: new for new, old in enumerate(used)}
     kept = [nodes[old] for old in used]
     branches = [branch for node in kept for branch in node.branches]
-    groups = [group for branch in branches for group in branch.groups]
-    sets_a, sets_b = _Sets(), _Sets()
-    node_a, node_b = _ints(sets_a.number(n.atoms_a) for n in kept), _ints(sets_b.number(n.atoms_b) for n in kept)
+    pairs = [[pair for pair in branch.pairs if pair[0] < n] for branch in branches]
+    groups_of = [[group for group in branch.groups if min(group.atoms_a) < n] for branch in branches]
+    groups = [group for row in groups_of for group in row]
+    sets_a, sets_b = _Sets(n), _Sets(n)
+    node_a, node_b = _ints(sets_a.number(x.atoms_a) for x in kept), _ints(sets_b.number(x.atoms_b) for x in kept)
     group_a, group_b = _ints(sets_a.number(g.atoms_a) for g in groups), _ints(sets_b.number(g.atoms_b) for g in groups)
     (set_a_start, set_a), (set_b_start, set_b) = sets_a.arrays(), sets_b.arrays()
     return Packed(
-        n_atoms=len(nodes[-1].atoms_a),
+        n_atoms=n,
         node_start=_starts(len(node.branches) for node in kept),
-        pair_start=_starts(len(branch.pairs) for branch in branches),
-        group_start=_starts(len(branch.groups) for branch in branches),
-        pair_i=_ints(i for branch in branches for i, _ in branch.pairs),
-        pair_j=_ints(j for branch in branches for _, j in branch.pairs),
+        pair_start=_starts(map(len, pairs)),
+        group_start=_starts(map(len, groups_of)),
+        pair_i=_ints(i for row in pairs for i, _ in row),
+        pair_j=_ints(j for row in pairs for _, j in row),
         group_size=_ints(group.size for group in groups),
         child_start=_starts(group.size**2 for group in groups),
         child=_ints(place[node] for group in groups for node in group.nodes),
@@ -119,37 +124,32 @@ def pack(nodes: Sequence[Node]) -> Packed:
     )
 
 
-def _reachable(nodes: Sequence[Node]) -> list[int]:
+def _reachable(nodes: Sequence[Node], n: int) -> list[int]:
     seen, todo = {len(nodes) - 1}, [len(nodes) - 1]
     while todo:
         for branch in nodes[todo.pop()].branches:
             for group in branch.groups:
-                todo += {node for node in group.nodes if node not in seen}
-                seen.update(group.nodes)
+                if min(group.atoms_a) < n:
+                    todo += {node for node in group.nodes if node not in seen}
+                    seen.update(group.nodes)
     return sorted(seen)
 
 
-def first_map(nodes: Sequence[Node]) -> Int:
+def first_map(nodes: Sequence[Node], n: int) -> Int:
     """(n,) image of each atom under the first isomorphism of a plan."""
-    image = array("i", bytes(4 * len(nodes[-1].atoms_a)))
+    image = array("i", bytes(4 * n))
     todo = [nodes[-1]]
     while todo:
         branch = todo.pop().branches[0]
         for i, j in branch.pairs:
-            image[i] = j
+            if i < n:
+                image[i] = j
         for group in branch.groups:
             todo += [nodes[group.nodes[r * group.size + r]] for r in range(group.size)]
     return image
 
 
-def _group_count(nodes: Sequence[Node], group: Group) -> int:
-    count = 1
-    for r in range(group.size):
-        count *= (r + 1) * nodes[group.nodes[r * group.size + r]].count
-    return count
-
-
-def list_blocks(nodes: Sequence[Node], max_maps: int) -> Blocks | None:
+def list_blocks(nodes: Sequence[Node], n: int, max_maps: int) -> Blocks | None:
     """The independent blocks under the root with all their maps, or None if a block has more than `max_maps`."""
     root = nodes[-1]
     if root.count > max_maps and (
@@ -157,13 +157,13 @@ def list_blocks(nodes: Sequence[Node], max_maps: int) -> Blocks | None:
     ):
         return None
     if len(root.branches) > 1:
-        fixed: tuple[tuple[int, int], ...] = ()
-        listed = [_node_maps(nodes, root)]
+        fixed: list[tuple[int, int]] = []
+        listed = [_node_maps(nodes, n, root)]
     else:
-        fixed = root.branches[0].pairs
-        listed = [_group_maps(nodes, group) for group in root.branches[0].groups]
+        fixed = [pair for pair in root.branches[0].pairs if pair[0] < n]
+        listed = [_group_maps(nodes, n, group) for group in root.branches[0].groups]
         # A block with a single map is no choice at all.
-        fixed += tuple(pair for maps in listed if len(maps) == 1 for pair in maps[0].items())
+        fixed += [pair for maps in listed if len(maps) == 1 for pair in maps[0].items()]
         listed = [maps for maps in listed if len(maps) > 1]
     atoms = [sorted(maps[0]) for maps in listed]
     sizes = [len(block) * len(maps) for block, maps in zip(atoms, listed, strict=True)]
@@ -179,19 +179,27 @@ def list_blocks(nodes: Sequence[Node], max_maps: int) -> Blocks | None:
     )
 
 
-def _node_maps(nodes: Sequence[Node], node: Node) -> list[dict[int, int]]:
+def _node_maps(nodes: Sequence[Node], n: int, node: Node) -> list[dict[int, int]]:
     maps = []
     for branch in node.branches:
-        for parts in product(*(_group_maps(nodes, group) for group in branch.groups)):
-            maps.append(dict(chain(branch.pairs, *(part.items() for part in parts))))
+        pairs = [pair for pair in branch.pairs if pair[0] < n]
+        for parts in product(*(_group_maps(nodes, n, group) for group in branch.groups)):
+            maps.append(dict(chain(pairs, *(part.items() for part in parts))))
     return maps
 
 
-def _group_maps(nodes: Sequence[Node], group: Group) -> list[dict[int, int]]:
+def _group_maps(nodes: Sequence[Node], n: int, group: Group) -> list[dict[int, int]]:
     k = group.size
-    listed = [_node_maps(nodes, nodes[index]) for index in group.nodes]
+    listed = [_node_maps(nodes, n, nodes[index]) for index in group.nodes]
     return [
         dict(chain.from_iterable(part.items() for part in parts))
         for columns in permutations(range(k))
         for parts in product(*(listed[r * k + c] for r, c in enumerate(columns)))
     ]
+
+
+def _group_count(nodes: Sequence[Node], group: Group) -> int:
+    count = 1
+    for r in range(group.size):
+        count *= (r + 1) * nodes[group.nodes[r * group.size + r]].count
+    return count

@@ -5,12 +5,15 @@ molecules only.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 Bonds = Sequence[tuple[int, ...]]  # two atoms, and a type if types are to be kept
+Centre = tuple[int, tuple[int, ...], int]
+Double = tuple[tuple[int, ...], str]
 
 
 def all_mappings(
@@ -73,3 +76,37 @@ def brute_force(
         moved = b[mapping]
         least = min(least, kabsch(a, moved)[0] if align else in_place(a, moved))
     return least, count
+
+
+def keeps_tetrahedral(mapping: Sequence[int], centres_a: Sequence[Centre], centres_b: Sequence[Centre]) -> bool:
+    """Whether every centre (atom, neighbours, sign) of a goes to one of b of the same handedness, and all are met."""
+    signs = {}
+    for atom, neighbours, sign in centres_b:
+        for order in permutations(neighbours):
+            signs[atom, order] = sign * _sign_of([neighbours.index(x) for x in order])
+    atoms = {mapping[atom] for atom, _, _ in centres_a}
+    return atoms == {atom for atom, _, _ in centres_b} and all(
+        signs.get((mapping[atom], tuple(mapping[x] for x in neighbours))) == sign for atom, neighbours, sign in centres_a
+    )
+
+
+def keeps_double_bonds(mapping: Sequence[int], bonds_a: Sequence[Double], bonds_b: Sequence[Double]) -> bool:
+    """Whether all pairs of arms ((x, i, j, y), relation) of a, each listed, go to pairs of b with the same relation."""
+    relations = {}
+    for (x, i, j, y), relation in bonds_b:
+        relations[x, i, j, y] = relations[y, j, i, x] = relation
+    return len(bonds_a) == len(bonds_b) and all(
+        relations.get(tuple(mapping[atom] for atom in atoms)) == relation for atoms, relation in bonds_a
+    )
+
+
+def _sign_of(order: Sequence[int]) -> int:
+    """+1 for an even permutation, −1 for an odd one: by its cycles."""
+    sign, left = 1, set(range(len(order)))
+    while left:
+        start = at = left.pop()
+        while order[at] != start:
+            at = order[at]
+            left.discard(at)
+            sign = -sign
+    return sign

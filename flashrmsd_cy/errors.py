@@ -14,4 +14,14 @@ class FormatError(RMSDError):
 
 
 class SearchLimitError(RuntimeError):
-    """A node or time limit stopped the work before there was any answer to give (not even a bound with a mapping)."""
+    """A node or time limit stopped the work before there was any answer to give (not even a bound with a mapping).
+
+    Attributes
+    ----------
+    partial : ndarray of float64 or None
+        For `rmsd_matrix` and `rmsd_table`, what was computed, in Å; NaN elsewhere.
+    """
+
+    def __init__(self, message: str, partial: object = None) -> None:
+        super().__init__(message)
+        self.partial = partial

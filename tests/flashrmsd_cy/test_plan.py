@@ -29,10 +29,10 @@ def test_counts_and_lists_all_automorphisms(n, data):
     expected = sorted(all_mappings(labels, bonds, labels, bonds))
     nodes = _planned(Graph(labels, [(i, j, 0) for i, j in bonds]))
     assert nodes[-1].count == len(expected)
-    blocks = list_blocks(nodes, 10**6)
+    blocks = list_blocks(nodes, n, 10**6)
     assert blocks is not None
     assert prod(blocks.n_maps) == len(expected)
-    image = first_map(nodes).tolist()
+    image = first_map(nodes, n).tolist()
     assert image in expected
 
 
