@@ -38,7 +38,7 @@ test: .venv/.ready lint
 	@$(PYTHON) -m pytest -n 2 --dist loadgroup
 
 bench: .venv/.ready
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) "$$script" --quick || exit 1; done
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(PYTHON) "$$script" --quick || exit 1; done
 
 viewer: .venv/.ready
 	@$(PYTHON) .ci/viewer.py

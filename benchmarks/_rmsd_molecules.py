@@ -13,12 +13,14 @@ from typing import NamedTuple
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from rdkit import Chem
+from rdkit import Chem, RDLogger
 from rdkit.Chem import rdDistGeom
 
 from flashrmsd_cy import Molecule
 
+RDLogger.DisableLog("rdApp.*")  # it remarks on records without hydrogens, thousands of times
 Float = NDArray[np.float64]
+SYMBOLS = Chem.GetPeriodicTable()
 KINDS = ("similar", "unrelated")
 BOND = {1: 1.09, 9: 1.35, 14: 1.87, 17: 1.77}
 DRUGS = {
@@ -50,8 +52,7 @@ def from_smiles(family: str, name: str, smiles: str, hydrogens: bool = False) ->
     mol = Chem.MolFromSmiles(smiles)
     if hydrogens:
         mol = Chem.AddHs(mol)
-    elements = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
-    bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()]
+    elements, bonds = _graph(mol)
     if len(bonds) == len(elements) - 1:
         geometry = grown(elements, bonds, np.random.default_rng(len(elements)))
     else:
@@ -169,11 +170,11 @@ def buckminsterfullerene() -> Example:
 
 
 def equal_size(decades: tuple[int, ...]) -> Iterator[Example]:
-    """Five families, in each of which all members share one skeleton and one geometry while |Aut| grows.
+    """Six families, in each of which all members share one skeleton and one geometry while |Aut| grows.
 
     In a chain of groups, k keep their symmetry; the others carry different elements in the same places. |Aut| ≥ 10 to
-    the power of the decade: groups side by side (6ᵏ), nested (1296ᵏ), pairs (2ᵏ) and CH₂ (2ᵏ, all atoms). The fifth
-    family is a dendrimer about one atom, where no backbone tells how to turn it.
+    the power of the decade: groups side by side (6ᵏ), nested (1296ᵏ), pairs (2ᵏ) and CH₂ (2ᵏ, all atoms). The last
+    two are dendrimers about one atom, where no backbone tells how to turn them.
     """
     nested = "C([Si](C(C)(C)C)(C(C)(C)C)C(C)(C)C)", "C([Si](C(C)(F)Cl)(C(C)(F)Br)C(F)(Cl)Br)"
     families = (
@@ -191,8 +192,41 @@ def equal_size(decades: tuple[int, ...]) -> Iterator[Example]:
             kept = {int(i * most / k) for i in range(k)}
             smiles = "O" + "".join(symmetric if i in kept else marked for i in range(most)) + end
             yield from_smiles(family, f"{order}^{k}", smiles, hydrogens)
-    for leaf in ("C(C)(F)Cl", "C(C)(C)F", "C(C)(C)C"):
-        for centres in (("C", "[Si]", "[Ge]", "[Sn]"), ("C",) * 4):
+    for name, centres in (("unlike", ("C", "[Si]", "[Ge]", "[Sn]")), ("like", ("C",) * 4)):
+        for leaf in ("C(C)(F)Cl", "C(C)(C)F", "C(C)(C)C"):
             arms = [f"{centre}({leaf})({leaf}){leaf}" for centre in centres]
-            alike = "unlike arms" if len(set(centres)) > 1 else "like arms"
-            yield from_smiles("dendrimer", f"{leaf}, {alike}", f"C({arms[0]})({arms[1]})({arms[2]}){arms[3]}")
+            smiles = f"C({arms[0]})({arms[1]})({arms[2]}){arms[3]}"
+            yield from_smiles(f"dendrimer, {name} arms", leaf, smiles)
+
+
+def drug(name: str, n_conformers: int) -> tuple[Example, Float]:
+    """Heavy atoms of a drug with ETKDG conformers (k, n, 3) in Å."""
+    mol = Chem.AddHs(Chem.MolFromSmiles(DRUGS[name]))
+    rdDistGeom.EmbedMultipleConfs(mol, n_conformers, randomSeed=1)
+    mol = Chem.RemoveHs(mol)
+    x = np.array([conformer.GetPositions() for conformer in mol.GetConformers()])
+    return Example("drug", name, *_graph(mol), x[0]), x
+
+
+def whole_drug(name: str) -> Example:
+    """A drug with its hydrogens, as files have it."""
+    return from_smiles("drug, all atoms", name, DRUGS[name], hydrogens=True)
+
+
+def sdf(example: Example, x: Float) -> str:
+    """SDF (V2000) of conformers x (k, n, 3) in Å, all bonds single."""
+    bonds = "".join(f"{i + 1:3d}{j + 1:3d}  1  0\n" for i, j in example.bonds)
+    counts = f"{len(example.elements):3d}{len(example.bonds):3d}  0  0  0  0  0  0  0  0999 V2000\n"
+    names = [
+        f" {SYMBOLS.GetElementSymbol(element):<3} 0  0  0  0  0  0  0  0  0  0  0  0\n" for element in example.elements
+    ]
+    records = []
+    for k, positions in enumerate(x.tolist()):
+        atoms = "".join(f"{a:10.4f}{b:10.4f}{c:10.4f}{name}" for (a, b, c), name in zip(positions, names, strict=True))
+        records.append(f"{example.name} {k}\n\n\n{counts}{atoms}{bonds}M  END\n$$$$\n")
+    return "".join(records)
+
+
+def _graph(mol: Chem.Mol) -> tuple[list[int], list[tuple[int, int]]]:
+    elements = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    return elements, [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()]
