@@ -77,9 +77,9 @@ cdef class Profiles:
     --------
     >>> from array import array
     >>> x = memoryview(array("d", [0, 0, 0, 2, 0, 0, 5, 0, 0, 0, 0, 0])).cast("B").cast("d", [2, 2, 3])
-    >>> Profiles(x, array("i", [0, 0]), True).lower(0, 1)
+    >>> round(Profiles(x, array("i", [0, 0]), True).lower(0, 1), 6)
     1.5
-    >>> Profiles(x, array("i", [0, 1]), False).lower(0, 1) ** 2
+    >>> round(Profiles(x, array("i", [0, 1]), False).lower(0, 1) ** 2, 6)
     14.5
     """
 

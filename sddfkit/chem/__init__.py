@@ -34,7 +34,7 @@ from sddfkit.chem.molecules import (
     molecule_id,
     molecules_from_smiles,
 )
-from sddfkit.chem.rmsd import conformer_rmsd_matrix, prune_by_rmsd
+from sddfkit.chem.rmsd import butina, conformer_rmsd_matrix, prune_by_rmsd, rmsd_table
 from sddfkit.chem.scaffolds import scaffold
 from sddfkit.chem.sources import Rejected, read_molecules, shipped
 
@@ -43,6 +43,7 @@ __all__ = [
     "Conformers",
     "MoleculeError",
     "Rejected",
+    "butina",
     "charge_and_multiplicity",
     "conformer_rmsd_matrix",
     "etkdg",
@@ -52,6 +53,7 @@ __all__ = [
     "morgan_tanimoto",
     "prune_by_rmsd",
     "read_molecules",
+    "rmsd_table",
     "scaffold",
     "shipped",
 ]

@@ -20,16 +20,18 @@ HEIGHT: Final = 260
 
 
 def swaps(mapping: ArrayLike) -> list[list[int]]:
-    """Return the cycles of a mapping: atoms that change places, each list closed; atoms that stay are left out.
+    """Return the cycles of a mapping: atoms that change places, each list closed.
 
-    >>> swaps([0, 2, 1, 3]), swaps([1, 2, 0])
+    Atoms that stay are left out, and so are those that are not compared (−1).
+
+    >>> swaps([0, 2, 1, 3, -1]), swaps([1, 2, 0])
     ([[1, 2]], [[0, 1, 2]])
     """
     to: list[int] = np.asarray(mapping).tolist()
-    cycles, seen = [], set()
+    cycles, seen = [], {-1}
     for start in range(len(to)):
         cycle = []
-        at = start
+        at = start if to[start] != -1 else -1
         while at not in seen:
             seen.add(at)
             cycle.append(at)
@@ -53,18 +55,20 @@ def draw_mapping(mol: Chem.Mol, result: Result) -> Shown:
         The mapping is not one of the heavy atoms.
     """
     atoms = compared_atoms(mol)
-    if len(result.mapping) != len(atoms):
+    if len(result.mapping) != mol.GetNumAtoms() or np.flatnonzero(result.mapping >= 0).tolist() != atoms:
         raise ValueError(
-            f"the mapping has {len(result.mapping)} atoms, the molecule {len(atoms)} heavy ones: "
+            f"the mapping has {np.count_nonzero(result.mapping >= 0)} atoms, the molecule {len(atoms)} heavy ones: "
             "compare the conformers with hydrogens=False"
         )
     cycles = swaps(result.mapping)
-    colours = {i: SERIES[k % len(SERIES)] for k, cycle in enumerate(cycles) for i in cycle}
+    # The drawing has the heavy atoms alone, numbered from 0.
+    place = {atom: i for i, atom in enumerate(atoms)}
+    colours = {place[atom]: SERIES[k % len(SERIES)] for k, cycle in enumerate(cycles) for atom in cycle}
     flat = Chem.RemoveAllHs(mol, sanitize=False)
-    said = _sentence(result, [[atoms[i] for i in cycle] for cycle in cycles])
+    said = _sentence(result, cycles)
     sides = (
         ("first conformer", {i: str(atoms[i]) for i in colours}),
-        ("the atoms of the second that take these places", {i: str(atoms[int(result.mapping[i])]) for i in colours}),
+        ("the atoms of the second that take these places", {i: str(result.mapping[atoms[i]]) for i in colours}),
     )
     drawings = []
     for caption, names in sides:

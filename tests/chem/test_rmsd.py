@@ -61,14 +61,15 @@ def test_renumbered_molecule_is_the_same():
     for hydrogens in (False, True):
         result = rmsd(mol, again, align=False, hydrogens=hydrogens)
         assert result.value == 0.0 and result.status == "exact"
-        ours, theirs = compared_atoms(mol, hydrogens=hydrogens), compared_atoms(again, hydrogens=hydrogens)
-        partners = [order[theirs[j]] for j in result.mapping]
+        ours = compared_atoms(mol, hydrogens=hydrogens)
+        assert np.flatnonzero(result.mapping >= 0).tolist() == ours
+        partners = [order[j] for j in result.mapping[ours]]
         assert np.allclose(mol.GetConformer().GetPositions()[ours], mol.GetConformer().GetPositions()[partners])
 
 
 def test_hydrogens_count_when_asked():
     mol = _embedded("CO", 2)
-    assert prepare(mol).n_atoms == 2 and prepare(mol, hydrogens=True).n_atoms == 6
+    assert len(prepare(mol).compared) == 2 and len(prepare(mol, hydrogens=True).compared) == 6
     assert conformer_rmsd_matrix(mol, align=True, hydrogens=True)[0, 1] > conformer_rmsd_matrix(mol, align=True)[0, 1]
 
 

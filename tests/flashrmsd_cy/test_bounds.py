@@ -1,5 +1,6 @@
 """Bounds without a mapping: never above the brute-force RMSD, equal to it where there is no choice."""
 
+import doctest
 from array import array
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flashrmsd_cy import _bounds
 from flashrmsd_cy._bounds import Profiles, by_triangle, orbits
 from flashrmsd_cy._reference import all_mappings, brute_force, in_place, kabsch
 
@@ -166,3 +168,8 @@ def test_faults_are_named():
 
 def test_no_conformers_are_no_fault():
     assert Profiles(np.zeros((0, 3, 3)), array("i", [0, 0, 1]), True).n_conformers == 0
+
+
+def test_examples_in_the_docstrings():
+    found = doctest.testmod(_bounds)
+    assert found.attempted >= 6 and found.failed == 0
