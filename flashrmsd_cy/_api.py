@@ -6,10 +6,11 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite, sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,6 +66,7 @@ def rmsd(
     other: Molecule | None = None,
     *,
     align: bool,
+    level: Literal[1, 2, 3] | None = None,
     node_limit: int | None = None,
     time_limit_s: float | None = None,
 ) -> Result:
@@ -86,6 +88,8 @@ def rmsd(
         Graph of b, if its atoms come in another order.
     align : bool
         Whether b may be rotated and translated. There is no default: the two questions have different answers.
+    level : {1, 2, 3}, optional
+        One of the simpler searches of `flashrmsd_cy._levels` instead of the usual one, for study: as exact, and slow.
     node_limit : int, optional
         Most search nodes, for each of the stages: preparing the molecule, and the pair.
     time_limit_s : float, optional
@@ -129,32 +133,49 @@ def rmsd(
     if second is not molecule:
         order = np.asarray(molecule._map_to(second, node_limit, deadline))
         b = b[order]
-    try:
-        search = molecule._search(node_limit, deadline)
-    except PlanLimitError:
-        return _unsearched(a, b, order, molecule, second, align)
     n = len(a)
     mapping, rotation, translation = np.empty(n, dtype=np.int32), np.zeros((3, 3)), np.zeros(3)
-    try:
-        if align:
-            total, least, exact = search.fit(a, b, mapping, rotation, translation, node_limit, deadline)
-        else:
-            total = least = search.in_place(a, b, mapping)
-            exact = True
-            rotation.flat[::4] = 1.0
-    finally:
-        molecule._searches.append(search)
+    count: int | None = None
+    if level is not None:
+        total, least, exact = _by_level(
+            level, molecule, align, a, b, mapping, rotation, translation, node_limit, deadline
+        )
+        with suppress(PlanLimitError):
+            count = molecule._prepared(node_limit, deadline)[2]
+    else:
+        try:
+            search = molecule._search(node_limit, deadline)
+        except PlanLimitError:
+            return _unsearched(a, b, order, molecule, second, align)
+        try:
+            if align:
+                total, least, exact = search.fit(a, b, mapping, rotation, translation, node_limit, deadline)
+            else:
+                total = least = search.in_place(a, b, mapping)
+                exact = True
+                rotation.flat[::4] = 1.0
+        finally:
+            molecule._searches.append(search)
+        count = molecule.n_automorphisms
     value = sqrt(total / n)
     return Result(
         value,
         _given_indices(mapping, order, molecule, second),
         rotation,
         translation,
-        molecule.n_automorphisms,
+        count,
         "exact" if exact else "bound",
         value if exact else sqrt(least / n),
         value,
     )
+
+
+def _by_level(level: int, molecule: Molecule, align: bool, a: Float, b: Float, *rest: Any) -> tuple[float, float, bool]:
+    from flashrmsd_cy import _levels
+
+    if level not in (1, 2, 3):
+        raise RMSDError(f"level is {level}, expected 1, 2, 3 or None")
+    return _levels.search(molecule._graph, len(a), level, align, a, b, *rest)
 
 
 def best_mapping(

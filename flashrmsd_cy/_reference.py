@@ -92,7 +92,7 @@ def keeps_tetrahedral(mapping: Sequence[int], centres_a: Sequence[Centre], centr
 
 def keeps_double_bonds(mapping: Sequence[int], bonds_a: Sequence[Double], bonds_b: Sequence[Double]) -> bool:
     """Whether all pairs of arms ((x, i, j, y), relation) of a, each listed, go to pairs of b with the same relation."""
-    relations = {}
+    relations: dict[tuple[int, ...], str] = {}
     for (x, i, j, y), relation in bonds_b:
         relations[x, i, j, y] = relations[y, j, i, x] = relation
     return len(bonds_a) == len(bonds_b) and all(
