@@ -184,7 +184,7 @@ def growth(field: Field) -> list[Row]:
     stopped: dict[tuple[str, str, bool], str] = {}
     for example in families(field.size):
         for kind in KINDS:
-            x = conformers(example, 6, kind)
+            x = conformers(example, 3 if field.size is QUICK else 6, kind)
             for align in (False, True):
                 skip = {p.name: stopped.get((p.name, example.family, align), "") for p in field.peers}
                 skip = {name: why for name, why in skip.items() if why}

@@ -61,7 +61,12 @@ def measure(field: Field) -> tuple[Row, dict[str, list[Row]]]:
     results: Row = {"brute_force_worst_deviation": brute_force_check()}
     say(field, f"brute force: worst deviation {results['brute_force_worst_deviation']:.1e} Å")
     files = load(stored(field.size.stored_every))
-    checked = [check(file) for file in files]
+    checked: list[Row] = []
+    for file in files:
+        start = time.monotonic()
+        checked.append(check(file))
+        if time.monotonic() - start > 5:
+            say(field, f"{file.name}, {file.atoms} atoms: {time.monotonic() - start:.0f} s for all its pairs")
     results["correctness"] = summary(checked) if checked else {"why": "the shared set is not here"}
     problems = results["correctness"].get("problems", [])
     results["correct"] = results["brute_force_worst_deviation"] < TOLERANCE and not problems
