@@ -1,6 +1,6 @@
 # Each command sets up what it needs in .venv first; see .ci/setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench viewer wheel hooks clean
+.PHONY: help setup demo test lint bench fuzz sanitize viewer wheel hooks clean
 PYTHON := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
@@ -8,6 +8,8 @@ help:
 	@echo "make demo    the main job on real molecules: SMILES to labels, five networks, active learning, a report"
 	@echo "make test    lint, types and all tests, with the main job at experiment=smoke"
 	@echo "make bench   all benchmarks at a small size"
+	@echo "make fuzz    ten minutes of damaged files for the readers of flashrmsd"
+	@echo "make sanitize  flashrmsd_cy under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make viewer  fetch the 3D viewer's script"
 	@echo "make wheel   build the wheel into dist/"
@@ -39,6 +41,13 @@ test: .venv/.ready lint
 
 bench: .venv/.ready
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(PYTHON) "$$script" --quick || exit 1; done
+
+fuzz: .venv/.ready
+	@FLASHRMSD_FUZZ_SECONDS=$${FLASHRMSD_FUZZ_SECONDS:-600} \
+		$(PYTHON) -m pytest -s -q tests/flashrmsd_cy/test_fuzz_readers.py
+
+sanitize: .venv/.ready
+	@sh .ci/sanitize
 
 viewer: .venv/.ready
 	@$(PYTHON) .ci/viewer.py

@@ -5,7 +5,10 @@ Each takes symbols, positions (n, 3) in Å and bonds (i, j, type), and returns t
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from flashrmsd_cy.cli import main
 
 MOL2_TYPES = {1: "1", 2: "2", 3: "3", 4: "ar"}
 
@@ -46,3 +49,32 @@ def mol2(symbols, positions, bonds, title=""):
 @pytest.fixture(scope="session")
 def write():
     return SimpleNamespace(v2000=v2000, v3000=v3000, mol2=mol2)
+
+
+# Acetate with one hydrogen: the two O may be exchanged.
+ACETATE = ("C", "C", "O", "O", "H"), [(0, 1, 1), (1, 2, 2), (1, 3, 1), (0, 4, 1)]
+PLACES = np.array([(0.0, 0, 0), (1.5, 0, 0), (2.1, 1.1, 0), (2.1, -1.1, 0), (-0.5, 0.9, 0)])
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs the command in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        streams = capsys.readouterr()
+        return code, streams.out, streams.err
+
+    return run
+
+
+@pytest.fixture
+def acetate(tmp_path, write):
+    """Three conformers, the second with its O exchanged and moved by 0.1 Å, the third turned by a right angle."""
+    symbols, bonds = ACETATE
+    turned = PLACES[:, [1, 0, 2]] * [-1, 1, 1]
+    shapes = [PLACES, PLACES[[0, 1, 3, 2, 4]] + [0, 0, 0.1], turned]
+    path = tmp_path / "acetate.sdf"
+    path.write_text("".join(write.v2000(symbols, x, bonds, f"shape {i}") for i, x in enumerate(shapes)))
+    (tmp_path / "template.mol2").write_text(write.mol2(symbols, PLACES, bonds))
+    return path, tmp_path / "template.mol2"
