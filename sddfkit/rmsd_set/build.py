@@ -1,6 +1,5 @@
 """One component: conformers, files, counts and reference values."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,7 @@ def failed(identity: str, kind: str, reason: str) -> dict[str, Any]:
 
 def _write(
     component: Component, name: str, atoms: list[int], made: Made, seed: int, folder: Path
-) -> list[Mapping[str, Any]]:
+) -> list[dict[str, Any]]:
     """SDF and MOL2 of some atoms; the records of both are the same."""
     place = {atom: index for index, atom in enumerate(atoms)}
     elements = [component.elements[i] for i in atoms]
@@ -116,7 +115,7 @@ def _write(
         Record(f"{component.id}_{number}", elements, charges, bonds, x[number], order, rng)
         for number, order in enumerate(atom_orders(seed, name, len(atoms), len(x)))
     ]
-    written = []
+    written: list[dict[str, Any]] = []
     for suffix, text in (
         ("sdf", [record.sdf() for record in records]),
         ("mol2", [record.mol2() for record in records]),

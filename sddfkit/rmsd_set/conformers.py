@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,23 +126,16 @@ def _embedded(component: Component, k: int, rng: np.random.Generator, how: Count
         mol = to_mol(component)
         names: list[str] = []
         for name, random_coordinates in (("etkdg", False), ("etkdg_rc", True)):
-            params = rdDistGeom.ETKDGv3()
-            params.randomSeed = int(rng.integers(1, 2**31 - 1))
-            params.useRandomCoords = random_coordinates
-            params.clearConfs = False
-            params.maxIterations = EMBED_ATTEMPTS  # not a time, which would make the outcome depend on the machine
-            params.numThreads = 1
             before = mol.GetNumConformers()
+            # One first: where that fails the others would, at k times the price.
             if before < k:
-                # One first: where that fails, the others would, at k times the price.
-                for missing in (1, k - before - 1):
-                    if missing and not (missing > 1 and mol.GetNumConformers() == before):
-                        params.randomSeed = int(rng.integers(1, 2**31 - 1))
-                        rdDistGeom.EmbedMultipleConfs(mol, missing, params)
-                made = mol.GetNumConformers() - before
-                names += [name] * made
-                if before + made < k:
-                    notes.append(f"{name}: {k - before - made} of {k - before} not embedded")
+                _embed(mol, 1, random_coordinates, rng)
+            if before < mol.GetNumConformers() < k:
+                _embed(mol, k - before - 1, random_coordinates, rng)
+            made = mol.GetNumConformers() - before
+            names += [name] * made
+            if before + made < k:
+                notes.append(f"{name}: {k - before - made} of {k - before} not embedded")
         if not names:
             return np.empty((0, mol.GetNumAtoms(), 3))
         place_fragments(mol, rng)
@@ -151,6 +145,17 @@ def _embedded(component: Component, k: int, rng: np.random.Generator, how: Count
     if not np.isfinite(x).all() or np.abs(x).max() > 9000:
         raise ValueError("coordinates that no file can hold")
     return x
+
+
+def _embed(mol: Chem.Mol, missing: int, random_coordinates: bool, rng: np.random.Generator) -> None:
+    """Add up to so many conformers."""
+    params: Any = rdDistGeom.ETKDGv3()  # RDKit's stubs mistype its setters
+    params.randomSeed = int(rng.integers(1, 2**31 - 1))
+    params.useRandomCoords = random_coordinates
+    params.clearConfs = False
+    params.maxIterations = EMBED_ATTEMPTS  # not a time, which would make the outcome depend on the machine
+    params.numThreads = 1
+    rdDistGeom.EmbedMultipleConfs(mol, missing, params)
 
 
 def _relax(mol: Chem.Mol, notes: list[str]) -> str:

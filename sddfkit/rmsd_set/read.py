@@ -97,7 +97,8 @@ def read_rmsd_set(
 def _read(folder: Path, name: str, n: int, settings: dict[str, Any]) -> tuple[Molecule, NDArray[np.float64]]:
     """Graph and conformers of an SDF file, every record brought back to the dictionary's order."""
     orders = atom_orders(settings["seed"], name, n, settings["conformers"])
-    graphs, positions = [], []
+    graphs: list[tuple[list[str], list[tuple[int, int]]]] = []
+    positions = []
     with gzip.open(folder / f"{name}.sdf.gz") as stream, rdBase.BlockLogs():
         records = Chem.ForwardSDMolSupplier(io.BytesIO(stream.read()), sanitize=False, removeHs=False)
         for order, mol in zip(orders, records, strict=True):
@@ -106,7 +107,8 @@ def _read(folder: Path, name: str, n: int, settings: dict[str, Any]) -> tuple[Mo
             place = np.argsort(order)
             symbols = [mol.GetAtomWithIdx(int(p)).GetSymbol() for p in place]
             ends = ((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds())
-            graphs.append((symbols, sorted(tuple(sorted((int(order[i]), int(order[j])))) for i, j in ends)))
+            bonds = sorted((min(order[i], order[j]), max(order[i], order[j])) for i, j in ends)
+            graphs.append((symbols, [(int(i), int(j)) for i, j in bonds]))
             positions.append(mol.GetConformer().GetPositions()[place])
             if graphs[-1] != graphs[0]:
                 raise RmsdSetError(f"{name}: record {len(graphs) - 1} is not the molecule of record 0")
@@ -114,8 +116,8 @@ def _read(folder: Path, name: str, n: int, settings: dict[str, Any]) -> tuple[Mo
 
 
 def _reference(row: dict[str, str]) -> Reference:
-    values = (float(row[name]) if row[name] else None for name in ("sc_rmsd", "min_sc_rmsd"))
-    return Reference(int(row["i"]), int(row["j"]), *values, row["method_sc"], row["method_min"])
+    sc, least = (float(row[name]) if row[name] else None for name in ("sc_rmsd", "min_sc_rmsd"))
+    return Reference(int(row["i"]), int(row["j"]), sc, least, row["method_sc"], row["method_min"])
 
 
 def _check(path: Path, expected: str) -> None:
