@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flashrmsd_cy._bounds import Profiles, by_triangle, orbits
+from flashrmsd_cy._bounds import Profiles, orbits
 from flashrmsd_cy._molecule import Molecule
 from flashrmsd_cy._plan import PlanLimitError
 from flashrmsd_cy._search import Search
@@ -472,32 +472,37 @@ def neighbours(
     _require_threshold(threshold)
     _prepared(molecule, None, deadline)
     k = len(x)
-    near = np.zeros((k, k), dtype=bool)
-    np.fill_diagonal(near, threshold > 0)
     profiles = Profiles(x, _classes(molecule), align)
     everyone = np.arange(k, dtype=np.intp)
     known = np.full((k, k), np.inf)  # upper bounds, Å
+    np.fill_diagonal(known, 0.0)
 
     def work(search: Search, counter: array[int]) -> tuple[int, int] | None:
         left = np.empty(k, dtype=np.intp)
         while (row := _take(counter)) < k:
             if _passed(deadline):
                 return row, 0
-            for other in left[: profiles.undecided(row, everyone[:row], threshold, left)].tolist():
-                upper = by_triangle(known, row, other)
-                if upper >= threshold:
-                    found, finished = search.first_near(x, everyone[other : other + 1], row, threshold, align, deadline)
-                    if not finished:
-                        return row, other
-                    if found < 0:
-                        continue
-                    upper = search.nearest
-                known[row, other] = known[other, row] = upper
-                near[row, other] = near[other, row] = True
+            others = left[: profiles.undecided(row, everyone[:row], threshold, left)]
+            first = True
+            while len(others):
+                near, finished = search.first_near(x, others, row, threshold, align, deadline)
+                if not finished:
+                    return row, int(others[0])
+                if near < 0:
+                    break
+                known[row, near] = known[near, row] = search.nearest
+                others = others[others.tolist().index(near) + 1 :]
+                # By way of the first, which is likely to be the nearest. In the fixed frame a search is as cheap.
+                if first and align:
+                    through = search.nearest + known[near, others]
+                    sure = through < threshold
+                    known[row, others[sure]] = known[others[sure], row] = through[sure]
+                    others = others[~sure]
+                first = False
         return None
 
     _share(molecule, threads, work, None, None, deadline)
-    return near
+    return known < threshold
 
 
 def _deadline(time_limit_s: float | None) -> float | None:

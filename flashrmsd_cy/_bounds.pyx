@@ -26,7 +26,7 @@ cimport cython
 from libc.math cimport INFINITY, sqrt
 from libc.stdlib cimport qsort
 
-from flashrmsd_cy._horn cimport eigen, exceeds
+from flashrmsd_cy._horn cimport eigen, exceeds, largest
 
 cdef double SLACK = 1e-13       # of the sum of squares: more than rounding can add to a bound
 
@@ -189,32 +189,40 @@ cdef class Profiles:
             x += 3
             y += 3
 
-    cdef double _lower(self, Py_ssize_t i, Py_ssize_t j, double enough) noexcept nogil:
-        """A bound of n·RMSD², Å²; once one is at least `enough`, the better ones are not worked out."""
+    cdef double _lower(self, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
+        """A bound of n·RMSD², Å²."""
+        cdef double bound
+        self._is_apart(i, j, INFINITY, &bound)
+        return max(bound - SLACK * (self.squares[i] + self.squares[j]), 0.0)
+
+    cdef bint _is_apart(self, Py_ssize_t i, Py_ssize_t j, double enough, double *bound) noexcept nogil:
+        """Whether n·RMSD² is surely `enough` (Å²) or more. OUT bound: if not, about what is known to be less than it."""
         cdef const double *x = &self.profile[i * self.width]
         cdef const double *y = &self.profile[j * self.width]
-        cdef double slack = SLACK * (self.squares[i] + self.squares[j])
         cdef double c[9]
         cdef double q[4]
-        cdef double total, least, squares
-        enough += slack
+        cdef double least, squares
+        enough += SLACK * (self.squares[i] + self.squares[j])
         if not self.align:
-            total = apart(x, y, 3 * self.n_atoms, enough)
-        else:
-            total = apart(x, y, self.n_atoms, enough)
-            if total < enough and self.n_classes > 1:
-                squares = self.mean_squares[i] + self.mean_squares[j]
-                least = apart(x + self.n_atoms, y + self.n_atoms, self.n_shared, enough)
-                if least < enough:
-                    self._covariance(x + self.means_at, y + self.means_at, c)
-                    if exceeds(c, (squares + least - enough) / 2):
-                        # By Jacobi rotations: the means may lie on a line, where the largest root is double and Newton's
-                        # method loses half of the digits.
-                        least += max(squares - 2 * eigen(c, q), 0.0)
-                    else:
-                        least = enough
-                total = max(total, least)
-        return max(total - slack, 0.0)
+            bound[0] = apart(x, y, 3 * self.n_atoms, enough)
+            return bound[0] >= enough
+        bound[0] = apart(x, y, self.n_atoms, enough)
+        if bound[0] >= enough:
+            return True
+        if self.n_classes == 1:
+            return False
+        least = apart(x + self.n_atoms, y + self.n_atoms, self.n_shared, enough)
+        if least >= enough:
+            return True
+        squares = self.mean_squares[i] + self.mean_squares[j]
+        self._covariance(x + self.means_at, y + self.means_at, c)
+        if not exceeds(c, (squares + least - enough) / 2):
+            return True
+        # The means may lie on a line. The largest root is double then, and Newton's method loses half of the digits:
+        # good enough to tell which of two pairs is likely to be nearer, not for a bound.
+        least += max(squares - 2 * (eigen(c, q) if enough == INFINITY else largest(c, squares / 2)), 0.0)
+        bound[0] = max(bound[0], least)
+        return False
 
     def lower(self, Py_ssize_t i, Py_ssize_t j):
         """A lower bound of the RMSD of conformers i and j, Å. Raises IndexError."""
@@ -222,7 +230,7 @@ cdef class Profiles:
         if not (0 <= i < self.n_conformers and 0 <= j < self.n_conformers):
             raise IndexError(f"conformers {i} and {j} of {self.n_conformers}")
         with nogil:
-            total = self._lower(i, j, INFINITY)
+            total = self._lower(i, j)
         return sqrt(total / self.n_atoms)
 
     def lower_row(self, Py_ssize_t i, double[::1] out):
@@ -234,12 +242,12 @@ cdef class Profiles:
             raise ValueError(f"out has {out.shape[0]} places for {self.n_conformers} conformers")
         with nogil:
             for j in range(self.n_conformers):
-                out[j] = sqrt(self._lower(i, j, INFINITY) / self.n_atoms)
+                out[j] = sqrt(self._lower(i, j) / self.n_atoms)
 
     def undecided(self, Py_ssize_t i, const Py_ssize_t[::1] others, double threshold, Py_ssize_t[::1] left):
         """Those of `others` that no bound keeps at `threshold` (Å) or farther from conformer i.
 
-        OUT left[:count]: they, the one with the least bound first, the others in their order. Returns count. Conformer
+        OUT left[:count]: they, the one that is likely to be the nearest first, the others in their order. Returns count. Conformer
         numbers are not checked.
         """
         cdef double enough = threshold * threshold * self.n_atoms, bound, least = INFINITY
@@ -247,8 +255,7 @@ cdef class Profiles:
         with nogil:
             for x in range(others.shape[0]):
                 other = others[x]
-                bound = self._lower(i, other, enough)
-                if bound >= enough:
+                if self._is_apart(i, other, enough, &bound):
                     continue
                 left[count] = other
                 if bound < least:
@@ -290,13 +297,3 @@ cdef inline int top(int[::1] above, int x) noexcept nogil:
         above[x] = above[above[x]]
         x = above[x]
     return x
-
-
-def by_triangle(const double[:, ::1] known, Py_ssize_t i, Py_ssize_t j):
-    """Least known[i, m] + known[j, m], Å: no greater is the distance of i and j, if `known` are upper bounds (k, k)."""
-    cdef double least = INFINITY
-    cdef Py_ssize_t m
-    with nogil:
-        for m in range(known.shape[1]):
-            least = min(least, known[i, m] + known[j, m])
-    return least

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashrmsd_cy import _bounds
-from flashrmsd_cy._bounds import Profiles, by_triangle, orbits
+from flashrmsd_cy._bounds import Profiles, orbits
 from flashrmsd_cy._reference import all_mappings, brute_force, in_place, kabsch
 
 GRAPHS = {
@@ -141,9 +141,6 @@ def test_triangle_inequality_of_the_brute_force_values(case, align):
             known[i, j] = known[j, i] = brute_force(x[i], x[j], labels, bonds, labels, bonds, align=align)[0]
     rounding = 1e-9 * (1 + abs(x).max())
     assert abs(known[0, 2] - known[1, 2]) - rounding <= known[0, 1] <= known[0, 2] + known[1, 2] + rounding
-    known[0, 1] = known[1, 0] = np.inf
-    np.fill_diagonal(known, np.inf)
-    assert by_triangle(known, 0, 1) == known[0, 2] + known[1, 2]
 
 
 @pytest.mark.parametrize("name", sorted(GRAPHS))
