@@ -10,7 +10,10 @@ cdef struct Cell:
     double bound                # no mapping and no rotation of this cell gives a larger Σ a·U b
     double half                 # half the side of the cube
     double[3] at                # its centre on the face, where the coordinate `face` is 1 and all are within ±1
+    double[4] q                 # the unit quaternion there
+    double radius               # angle on the sphere to its farthest corner
     int face
+    Py_ssize_t state            # choices that are made
 
 
 cdef inline double term(const double *a, const double *a0, const double *b, const double *b0, const double *s,
@@ -59,31 +62,32 @@ cdef inline void eighth(const Cell *cell, int i, Cell *part) noexcept nogil:
     part.face = cell.face
     part.half = cell.half / 2
     part.bound = cell.bound
+    part.state = cell.state
     for e in range(3):
         part.at[e] = cell.at[e] + (part.half if (i >> e) & 1 else -part.half)
 
 
-cdef inline double quaternion(const Cell *cell, double *q) noexcept nogil:
-    """OUT q (4,): unit quaternion at the centre of a cell; returns the angle (on the sphere) to its farthest corner."""
+cdef inline void place(Cell *cell) noexcept nogil:
+    """OUT cell.q, cell.radius, from the other fields."""
     cdef double least = 1.0, dot, size, x
     cdef double norm = sqrt(1.0 + cell.at[0] * cell.at[0] + cell.at[1] * cell.at[1] + cell.at[2] * cell.at[2])
-    cdef int i, e, place
+    cdef int i, e, axis
     for e in range(4):
-        place = e - (1 if e > cell.face else 0)
-        q[e] = (1.0 if e == cell.face else cell.at[place]) / norm
+        axis = e - (1 if e > cell.face else 0)
+        cell.q[e] = (1.0 if e == cell.face else cell.at[axis]) / norm
     for i in range(8):
         size = 0.0
         dot = 0.0
         for e in range(4):
-            place = e - (1 if e > cell.face else 0)
-            x = 1.0 if e == cell.face else cell.at[place] + (cell.half if (i >> place) & 1 else -cell.half)
+            axis = e - (1 if e > cell.face else 0)
+            x = 1.0 if e == cell.face else cell.at[axis] + (cell.half if (i >> axis) & 1 else -cell.half)
             size += x * x
-            dot += x * q[e]
+            dot += x * cell.q[e]
         dot /= sqrt(size)
         if dot < least:
             least = dot
     # The floor covers the digits that 1 − cos loses in tiny cells.
-    return 2.0 * asin(sqrt((1.0 - least) / 2.0)) + 3e-8
+    cell.radius = 2.0 * asin(sqrt((1.0 - least) / 2.0)) + 3e-8
 
 
 cdef inline double within(const double *c, const double *q0, double radius, double top) noexcept nogil:

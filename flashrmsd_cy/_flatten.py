@@ -8,7 +8,7 @@ atoms the planner maps one after the other becomes one choice among its maps.
 from __future__ import annotations
 
 from itertools import permutations, product
-from math import factorial, isqrt, prod
+from math import isqrt, prod
 
 from flashrmsd_cy._plan import Branch, Group, Node
 
@@ -16,7 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MOST_MAPS = 24  # of a group of like pieces that is listed
+MOST_MAPS = 24  # of a group of like pieces that are listed with those of the pieces
+MOST_ARRANGED = 6  # pieces of a group whose arrangements are listed
+MOST_STEPPED = 9  # pieces of a group that are placed one after the other
 MOST_BRANCHES = 256  # of a trunk that is joined
 MOST_PAIRS = 20_000  # in all branches of a node
 
@@ -51,8 +53,10 @@ class _Flattened:
                     pairs += child.branches[0].pairs
                     groups += child.branches[0].groups
                     continue
-            elif factorial(group.size) <= MOST_MAPS:
+            elif group.size <= MOST_ARRANGED:
                 children = (self._list(group, children),)
+            elif group.size <= MOST_STEPPED:
+                children = (self._step(children, group.size, 0, tuple(range(group.size))),)
             groups.append(Group(isqrt(len(children)), children, group.atoms_a, group.atoms_b))
         return Branch(tuple(sorted(pairs)), tuple(groups))
 
@@ -101,6 +105,23 @@ class _Flattened:
                 branches = [self._side_by_side(pieces) for pieces in places]
             known = self.add(Node(group.atoms_a, group.atoms_b, tuple(branches), len(branches)))
             self._listed[children] = known
+        return known
+
+    def _step(self, children: tuple[int, ...], k: int, row: int, columns: tuple[int, ...]) -> int:
+        """A node that gives piece `row` one of the places left, and the pieces after it the others."""
+        key = (*children, -1, *columns)
+        known = self._listed.get(key)
+        if known is None:
+            branches = []
+            for column in columns:
+                pieces = [children[row * k + column]]
+                if row + 1 < k:
+                    pieces.append(self._step(children, k, row + 1, tuple(c for c in columns if c != column)))
+                branches.append(self._side_by_side(pieces))
+            left = [self.nodes[children[r * k + c]] for r, c in zip(range(row, k), columns, strict=True)]
+            atoms_a = frozenset().union(*(piece.atoms_a for piece in left))
+            atoms_b = frozenset().union(*(piece.atoms_b for piece in left))
+            known = self._listed[key] = self.add(Node(atoms_a, atoms_b, tuple(branches), len(branches)))
         return known
 
     def _are_few(self, arrangements: list[list[Node]]) -> bool:

@@ -8,6 +8,26 @@ do (Horn, J. Opt. Soc. Am. A 4, 629 (1987), doi:10.1364/JOSAA.4.000629). Matrice
 from libc.math cimport fabs, sqrt
 
 
+cdef inline void turn(const double *u, const double *x, double *out) noexcept nogil:
+    """OUT out (3,) = u x."""
+    out[0] = u[0] * x[0] + u[1] * x[1] + u[2] * x[2]
+    out[1] = u[3] * x[0] + u[4] * x[1] + u[5] * x[2]
+    out[2] = u[6] * x[0] + u[7] * x[1] + u[8] * x[2]
+
+
+cdef inline void add(const double *a, const double *b, double *c) noexcept nogil:
+    """c (3, 3) += a bᵀ."""
+    c[0] += a[0] * b[0]
+    c[1] += a[0] * b[1]
+    c[2] += a[0] * b[2]
+    c[3] += a[1] * b[0]
+    c[4] += a[1] * b[1]
+    c[5] += a[1] * b[2]
+    c[6] += a[2] * b[0]
+    c[7] += a[2] * b[1]
+    c[8] += a[2] * b[2]
+
+
 cdef inline void horn(const double *c, double *k) noexcept nogil:
     """OUT k (4, 4): tr(U Cᵀ) = qᵀ K q for the rotation U of the unit quaternion q = (w, x, y, z); IN c (3, 3) = Σ a bᵀ."""
     k[0] = c[0] + c[4] + c[8]
