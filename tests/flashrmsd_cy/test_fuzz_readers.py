@@ -119,20 +119,22 @@ def _check(file, piece, kept):
     _read(suffix, body, Topologies(True), piece)
 
 
-HASTE = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_damaged_files(write, number):
+def _fuzz(write, number, examples):
+    """So many damaged files, the same for the same number."""
     kept = Topologies()
 
     @seed(number)
-    @settings(max_examples=150, **HASTE)
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(damaged(write), st.integers(1, 200))
     def check(file, piece):
         _check(file, piece, kept)
 
     check()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_damaged_files(write, number):
+    _fuzz(write, number, 150)
 
 
 SECONDS = float(os.environ.get("FLASHRMSD_FUZZ_SECONDS", 0))
@@ -143,16 +145,9 @@ SECONDS = float(os.environ.get("FLASHRMSD_FUZZ_SECONDS", 0))
 def test_damaged_files_for_long(write):
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
-        number, kept = secrets.randbits(32), Topologies()
+        number = secrets.randbits(32)
         print(f"seed {number}", flush=True)
-
-        @seed(number)
-        @settings(max_examples=2000, **HASTE)
-        @given(damaged(write), st.integers(1, 200))
-        def check(file, piece, kept=kept):
-            _check(file, piece, kept)
-
-        check()
+        _fuzz(write, number, 2000)
 
 
 @given(

@@ -1,6 +1,7 @@
 """The readers against RDKit's on shared files, against a writer that shares nothing with them, and on broken text."""
 
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -49,29 +50,73 @@ def _same(record, mol):
     assert not record.problem
     assert record.title == mol.GetProp("_Name")
     assert record.topology.elements == tuple(atom.GetAtomicNum() for atom in mol.GetAtoms())
-    assert record.topology.bonds == _rdkit_bonds(mol)
+    bonds = _rdkit_bonds(mol)
+    if "N7H.mol2" in record.file:  # RDKit makes one N=O of its pentavalent nitro group single, asked to clean up or not
+        differ = set(bonds) ^ set(record.topology.bonds)
+        assert len(differ) == 2 and {record.topology.elements[atom] for bond in differ for atom in bond[:2]} == {7, 8}
+        bonds = record.topology.bonds
+    assert record.topology.bonds == bonds
     assert np.allclose(np.reshape(record.positions, (-1, 3)), mol.GetConformer().GetPositions(), atol=1e-12)
 
 
-@needs_shared
-@pytest.mark.parametrize("path", [path for path in SHARED if ".sdf" in path.name][::12], ids=lambda path: path.name)
-def test_shared_sdf_as_rdkit_reads_it(path):
-    pytest.importorskip("rdkit")
-    with gzip.open(path) as stream:
-        mols = list(_rdkit_sdf(stream))
-    records = read(path)
-    assert len(records) == len(mols) == 10
-    for record, mol in zip(records, mols, strict=True):
-        _same(record, mol)
+def _openbabel(form, path):
+    from openbabel import openbabel
+
+    openbabel.obErrorLog.SetOutputLevel(0)
+    conversion = openbabel.OBConversion()
+    conversion.SetInFormat(form)
+    mol = openbabel.OBMol()
+    there = conversion.ReadString(mol, gzip.decompress(path.read_bytes()).decode())
+    while there:
+        yield mol
+        mol = openbabel.OBMol()
+        there = conversion.Read(mol)
+
+
+def _same_as_openbabel(record, mol):
+    from openbabel import openbabel
+
+    atoms = list(openbabel.OBMolAtomIter(mol))
+    assert (record.problem, record.title) == ("", mol.GetTitle())
+    assert record.topology.elements == tuple(atom.GetAtomicNum() for atom in atoms)
+    bonds = {
+        tuple(sorted((bond.GetBeginAtomIdx() - 1, bond.GetEndAtomIdx() - 1))): bond.GetBondOrder()
+        for bond in openbabel.OBMolBondIter(mol)
+    }
+    ours = {(i, j): kind for i, j, kind in record.topology.bonds}
+    assert ours.keys() == bonds.keys()
+    # Open Babel gives aromatic bonds the orders of a Kekulé form.
+    assert all(kind in (bonds[ends], 4) for ends, kind in ours.items())
+    places = [(atom.GetX(), atom.GetY(), atom.GetZ()) for atom in atoms]
+    assert np.reshape(record.positions, (-1, 3)).tolist() == [list(place) for place in places]
+
+
+def _shared(form):
+    """All files of one format, in portions."""
+    paths = [path for path in SHARED if path.name.endswith(f".{form}.gz")]
+    return [pytest.param(form, paths[part::6], id=f"{form} {part}") for part in range(6)]
 
 
 @needs_shared
-@pytest.mark.parametrize("path", [path for path in SHARED if ".mol2" in path.name][::4], ids=lambda path: path.name)
-def test_shared_mol2_as_rdkit_reads_it(path):
+@pytest.mark.parametrize(("form", "paths"), [*_shared("sdf"), *_shared("mol2")])
+def test_shared_files_as_rdkit_reads_them(form, paths):
     pytest.importorskip("rdkit")
-    mols = list(_rdkit_mol2(gzip.decompress(path.read_bytes()).decode()))
-    for record, mol in zip(read(path), mols, strict=True):
-        _same(record, mol)
+    for path in paths:
+        text = gzip.decompress(path.read_bytes())
+        mols = list(_rdkit_sdf(io.BytesIO(text)) if form == "sdf" else _rdkit_mol2(text.decode()))
+        records = read(path)
+        assert len(records) == len(mols) == 10
+        for record, mol in zip(records, mols, strict=True):
+            _same(record, mol)
+
+
+@needs_shared
+@pytest.mark.parametrize(("form", "paths"), [*_shared("sdf"), *_shared("mol2")])
+def test_shared_files_as_openbabel_reads_them(form, paths):
+    pytest.importorskip("openbabel", reason="Open Babel (PyPI openbabel-wheel) is not installed")
+    for path in paths:
+        for record, mol in zip(read(path), _openbabel(form, path), strict=True):
+            _same_as_openbabel(record, mol)
 
 
 SMILES = [
