@@ -247,8 +247,8 @@ cdef class Profiles:
     def undecided(self, Py_ssize_t i, const Py_ssize_t[::1] others, double threshold, Py_ssize_t[::1] left):
         """Those of `others` that no bound keeps at `threshold` (Å) or farther from conformer i.
 
-        OUT left[:count]: they, the one that is likely to be the nearest first, the others in their order. Returns count. Conformer
-        numbers are not checked.
+        OUT left[:count]: they, the one that is likely to be the nearest first. Returns count. Conformer numbers are not
+        checked.
         """
         cdef double enough = threshold * threshold * self.n_atoms, bound, least = INFINITY
         cdef Py_ssize_t x, other, count = 0

@@ -131,6 +131,7 @@ def rmsd(
     stereo: KeepStereo = False,
     a_conformer: int = -1,
     b_conformer: int = -1,
+    level: Literal[1, 2, 3] | None = None,
     time_limit_s: float | None = None,
 ) -> Result:
     """Symmetry-corrected RMSD of two molecules, whose atoms may be in different orders.
@@ -145,6 +146,8 @@ def rmsd(
         What is compared: see the head of this module.
     a_conformer, b_conformer : int
         Conformer ids; -1 is the first.
+    level : {1, 2, 3}, optional
+        One of the simpler searches of `flashrmsd_cy.rmsd`, for study: as exact, and slow.
     time_limit_s : float, optional
         After this many seconds the result holds bounds.
 
@@ -177,6 +180,7 @@ def rmsd(
         _prepare(a, options, a_conformer),
         _prepare(b, options, b_conformer),
         align=align,
+        level=level,
         time_limit_s=time_limit_s,
     )
 
