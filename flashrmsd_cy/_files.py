@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 PIECE = 1 << 20  # bytes
+HEAD = 1 << 12  # bytes that tell the format, or more
 MOL2_SUFFIXES = {"mol2", "ml2"}
 SUFFIXES = {"sdf", "sd", "mol", "mdl"} | MOL2_SUFFIXES
 GZIP_MARK = b"\x1f\x8b"
@@ -63,7 +64,8 @@ def _suffix(path: str) -> str:
 def _records(name: str, stream: "BinaryIO", suffix: str, topologies: Topologies) -> "Iterator[Record]":
     first = stream.read(PIECE)
     pieces = _with_lf(_unpacked(stream, first) if first[:2] == GZIP_MARK else _plain(stream, first))
-    text, ended = _longer(b"", pieces)
+    text, ended = _longer(b"", pieces, max(HEAD, PIECE))
+    text = text.removeprefix(BYTE_ORDER_MARK)
     if ended and not text.strip():
         raise FormatError("it is empty")
     mol2 = suffix in MOL2_SUFFIXES if suffix else _is_mol2(text)
@@ -77,7 +79,7 @@ def _records(name: str, stream: "BinaryIO", suffix: str, topologies: Topologies)
                 break
             rest = text[start:]
             start, searched = 0, max(0, len(rest) - len(MOLECULE) - 1)
-            text, ended = _longer(rest, pieces)
+            text, ended = _longer(rest, pieces, len(rest))
             continue
         if number >= 0:
             yield topologies.record(name, number, line, text, start, end, False, mol2)
@@ -118,13 +120,13 @@ def _is_mol2(text: bytes) -> bool:
     )
 
 
-def _longer(rest: bytes, pieces: "Iterator[bytes]") -> tuple[bytes, bool]:
-    """More text behind `rest`, at least as much again, and whether that was all."""
+def _longer(rest: bytes, pieces: "Iterator[bytes]", least: int) -> tuple[bytes, bool]:
+    """At least so many more bytes behind `rest`, and whether that was all."""
     parts, size = [rest], 0
     for piece in pieces:
         parts.append(piece)
         size += len(piece)
-        if size >= len(rest):
+        if size >= least:
             return b"".join(parts), False
     return b"".join(parts), True
 
@@ -159,11 +161,9 @@ def _unpacked(stream: "BinaryIO", packed: bytes) -> "Iterator[bytes]":
 
 
 def _with_lf(pieces: "Iterator[bytes]") -> "Iterator[bytes]":
-    """The same text with LF alone at the ends of lines, without a byte order mark."""
+    """The same text with LF alone at the ends of lines."""
     held = b""
-    for number, piece in enumerate(pieces):
-        if number == 0:
-            piece = piece.removeprefix(BYTE_ORDER_MARK)
+    for piece in pieces:
         if held or b"\r" in piece:
             piece = held + piece
             held = b"\r" if piece.endswith(b"\r") else b""  # perhaps the first half of CR LF

@@ -121,6 +121,8 @@ class TestBrokenFiles:
         (["a.sdf", "b.sdf", "--time-limit"], "needs a value"),
         (["a.sdf", "b.sdf", "--time-limit", "soon"], "--time-limit soon"),
         (["a.sdf", "b.sdf", "--time-limit=-1"], "more than zero"),
+        (["a.sdf", "-x", "--threads", "0"], "expected a number from 1 to 1024"),
+        (["a.sdf", "-x", "--threads", "two"], "--threads two: expected a number"),
         (["a.sdf", "b.sdf", "--csv", "--json"], "choose one"),
         (["a.sdf", "b.sdf", "-n", "--time-limit", "1"], "--naive has no time limit"),
         (["a.sdf", "-x", "--template", "b.sdf"], "--template has no part"),
@@ -144,6 +146,75 @@ def test_several_queries_and_a_named_template(command, acetate):
     assert command("--template", acetate[1], acetate[0], acetate[0]) == (0, once * 2, "")
     code, out, _ = command(*acetate, "-x")
     assert code == 0 and [len(line.split()) for line in out.splitlines()] == [4] * 4
+
+
+def test_threads_change_nothing(command, tmp_path, write):
+    rng = np.random.default_rng(6)
+    bonds = [(0, i, 1) for i in range(1, 5)] + [(1 + k // 3, 5 + k, 1) for k in range(12)]
+    path = tmp_path / "a.sdf"
+    path.write_text("".join(write.v2000(["C"] * 17, x, bonds) for x in rng.normal(size=(40, 17, 3))))
+    for mode in ("-x", "-xm"):
+        once = command(path, mode)
+        assert once[0] == 0 and command(path, mode, "--threads", "3") == command(path, mode, "--threads=40") == once
+
+
+@pytest.mark.parametrize("form", ["column", "line", "V3000"])
+def test_charges(command, tmp_path, write, form):
+    """Acetate, whose O may be exchanged until one of them bears the charge."""
+    symbols, bonds = ACETATE
+    for name, order in (("a", [0, 1, 2, 3, 4]), ("b", [0, 1, 3, 2, 4])):
+        text = write.v2000(symbols, PLACES[order], bonds)
+        lines = text.split("\n")
+        match form:
+            case "column":
+                lines[7] = lines[7][:36] + "  5" + lines[7][39:]
+            case "line":
+                lines[5] = lines[5][:36] + "  3" + lines[5][39:]  # made void by the line
+                lines.insert(-3, "M  CHG  1   4  -1")
+            case "V3000":
+                lines = write.v3000(symbols, PLACES[order], bonds).split("\n")
+                atom = next(i for i, line in enumerate(lines) if line.startswith("M  V30 4 "))
+                lines[atom + 1] += " CHG=-1"
+        (tmp_path / f"{name}.sdf").write_text("\n".join(lines))
+    (tmp_path / "none.sdf").write_text(write.v2000(symbols, PLACES, bonds))
+    (tmp_path / "a.mol2").write_text(write.mol2(symbols, PLACES, bonds))
+    two = tmp_path / "a.sdf", tmp_path / "b.sdf"
+    assert command(*two) == (0, "0.000000\n", "")
+    for search in ([], ["-n"]):
+        code, out, err = command(*two, "--charges", *search)
+        assert (code, err) == (0, "") and float(out) == pytest.approx(np.sqrt(2 * 2.2**2 / 4), abs=1e-6)
+    code, out, err = command(two[0], tmp_path / "none.sdf", "--charges")
+    assert (code, out) == (2, "inf\n") and "not the same graph" in err
+    code, out, err = command(two[0], tmp_path / "a.mol2", "--charges")
+    assert (code, out) == (2, "inf\n") and "MOL2 has no formal charges" in err
+
+
+def test_what_a_matrix_loads(acetate, tmp_path, write):
+    """Loading modules is most of the time of a small job: no NumPy, and little of the standard library."""
+    path, template = acetate
+    packed = tmp_path / "a.sdf.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    heavy = {
+        "numpy",
+        "rdkit",
+        "argparse",
+        "ast",
+        "csv",
+        "dataclasses",
+        "difflib",
+        "gzip",
+        "inspect",
+        "json",
+        "threading",
+    }
+    for arguments in ([path, "-x"], [path, "-xm"], [packed, "-xm"], [path, template], [path, template, "-m", "-a"]):
+        program = (
+            "import sys; before = set(sys.modules); from flashrmsd_cy.cli import main; "
+            f"assert main({[*map(str, arguments)]}) == 0; print('', *set(sys.modules) - before)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        loaded = {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+        assert "flashrmsd_cy" in loaded and not loaded & heavy
 
 
 def test_the_naive_search_agrees(command, tmp_path, write):

@@ -35,7 +35,7 @@ WORDS = [
 ]
 WORDS += [b"M  V30 BEGIN ATOM\n", b"M  V30 END CTAB\n", b"M  V30 -\n", b"M  V30 \n", b"M  V30", b" CHG=x", b" CHG=+1"]
 WORDS += [b"M  CHG  8   1   1\n", b"M  CHG999", b"M  RAD\n", b"V3000", b"V2000"]
-WORDS += [b"-\n", b"\t", b"\x0b", b"\r", b"\r\n", b"\0", b"\xff\xfe"]
+WORDS += [b"-\n", b"\t", b"\x0b", b"\r", b"\r\n", b"\0", b"\xff\xfe", b"\xef\xbb\xbf"]
 
 
 @st.composite
@@ -113,8 +113,8 @@ def _check(file, piece, kept):
     suffix, body = file
     at_once = _read(suffix, body, Topologies(), 1 << 20)
     assert _read(suffix, body, kept, 1 << 20) == at_once  # whatever was read before
-    if suffix and body[:2] != b"\x1f\x8b":
-        # By pieces, with any suffix that need not be found out from the first piece.
+    told_by_head = suffix or len(body) <= _files.HEAD
+    if told_by_head and body[:2] != b"\x1f\x8b":  # where the damage of a gzipped file is met depends on the pieces
         assert _read(suffix, body, Topologies(), piece) == at_once
     _read(suffix, body, Topologies(True), piece)
 

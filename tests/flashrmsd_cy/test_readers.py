@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flashrmsd_cy import _files
 from flashrmsd_cy._elements import SYMBOLS, atom_label
 from flashrmsd_cy._files import read_records
-from flashrmsd_cy._text import Topologies
+from flashrmsd_cy._text import Topologies, rows_text
 from flashrmsd_cy.errors import FormatError
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rmsd"
@@ -366,3 +367,50 @@ def test_mol2_without_bonds_that_connect(tmp_path, write):
     text = write.mol2(*ETHANOL).replace("2 2 3 1", "2 2 3 nc")
     (tmp_path / "a.mol2").write_text(text)
     assert read(tmp_path / "a.mol2")[0].topology.bonds == ((0, 1, 1),)
+
+
+def test_a_file_of_any_length_is_read_by_pieces(write, monkeypatch):
+    monkeypatch.setattr(_files, "PIECE", 1000)
+    for form in ("v2000", "mol2"):
+        once = getattr(write, form)(*ETHANOL).encode()
+        for body in (once * 500, gzip.compress(once * 500), b"".join(gzip.compress(once) for _ in range(500))):
+            stream = io.BytesIO(body)
+            records = _files._records("stream", stream, "mol2" if form == "mol2" else "sdf", Topologies())
+            for number in range(10):
+                assert next(records).number == number
+            if len(body) > 10000:
+                assert stream.tell() < len(body) / 2
+            assert [record.number for record in records] == list(range(10, 500))
+
+
+def test_the_places_of_some_atoms(tmp_path, write):
+    (tmp_path / "a.sdf").write_text(write.v2000(*ETHANOL))
+    (record,) = read(tmp_path / "a.sdf")
+    out = np.full(7, np.nan)
+    record.place(np.array([2, 0], dtype=np.int32), out, 1)
+    assert out[1:].tolist() == [2.0, 1.4, 0.0, 0.0, 0.0, 0.0] and np.isnan(out[0])
+    for atoms, first in (([3], 0), ([-1], 0), ([0, 1, 2], 0), ([0], 5), ([0], -1)):
+        with pytest.raises(IndexError):
+            record.place(np.array(atoms, dtype=np.int32), out, first)
+    with pytest.raises(IndexError):
+        Topologies().record("a", 0, 1, b"abc", 1, 9, True, False)
+    for columns, rows in ((2, (0, 4)), (-1, (0, 1)), (1, (2, 1))):
+        with pytest.raises(IndexError):
+            rows_text(out, columns, *rows)
+
+
+def test_charges_of_the_formats(tmp_path, write):
+    texts = write.v2000(*ETHANOL).split("\n"), write.v3000(*ETHANOL)
+    column = [line[:36] + "  3" + line[39:] if line[31:34] == "O  " else line for line in texts[0]]
+    line = [*column[:-3], "M  CHG  2   1  -1   2   2", *column[-3:]]
+    third = texts[1].replace("0 CFG=0", "0 CHG=-2 CFG=0")
+    for text, charges in (("\n".join(column), (0, 0, 1)), ("\n".join(line), (-1, 2, 0)), (third, (-2, -2, -2))):
+        (tmp_path / "a.sdf").write_text(text)
+        (record,) = read_records(str(tmp_path / "a.sdf"), Topologies(True))
+        assert record.topology.charges == charges
+        assert read(tmp_path / "a.sdf")[0].topology.charges is None
+    for bad in ("M  CHG  2   1  -1", "M  CHG  1   4   1", "M  CHG  1   1   x", "M  CHG"):
+        (tmp_path / "a.sdf").write_text("\n".join([*column[:-3], bad, *column[-3:]]))
+        assert "does not give a number and so many pairs" in read(tmp_path / "a.sdf")[0].problem
+    (tmp_path / "a.sdf").write_text(third.replace("CHG=-2", "CHG=x"))
+    assert "'CHG=x' is no charge" in read(tmp_path / "a.sdf")[0].problem
