@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 FOLDER = "journal"
 
@@ -20,13 +19,6 @@ class Journal:
         name = f"{time.time_ns():020d}-{socket.gethostname()}-{os.getpid()}.jsonl"
         self.path = folder / FOLDER / name
         self._stream: IO[str] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._stream is not None:
-            self._stream.close()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row; it is on the disk when this returns."""

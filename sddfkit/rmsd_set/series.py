@@ -120,8 +120,8 @@ def build_chunk(folder: str, settings: Mapping[str, Any], jobs: Sequence[Mapping
         kind = reason = ""
         for embed in (True, False):
             try:
-                child = _CHILDREN.get(folder)
-                child.send({**job, "settings": dict(settings), "embed": embed})
+                child = _CHILDREN.get()
+                child.send({**job, "folder": folder, "settings": dict(settings), "embed": embed})
                 if child.receive(limit_s) is not None:
                     break
                 kind, reason = "time", f"not finished in {limit_s:g} s"
@@ -129,8 +129,7 @@ def build_chunk(folder: str, settings: Mapping[str, Any], jobs: Sequence[Mapping
                 kind, reason = "died", str(error)
             _CHILDREN.drop()
         else:
-            with Journal(Path(folder)) as journal:
-                journal.add({**failed(job["component"]["id"], kind, reason), "attempt": job["attempt"]})
+            Journal(Path(folder)).add({**failed(job["component"]["id"], kind, reason), "attempt": job["attempt"]})
     return [job["component"]["id"] for job in jobs]
 
 
@@ -150,21 +149,26 @@ class LocalProcesses:
             raise RmsdSetError(f"processes is {n}, expected at least 1")
         self.n = n
         self._pool: ThreadPoolExecutor | None = None
+        self._threads: set[int] = set()
 
     def __enter__(self) -> Self:
-        _CHILDREN.open()
         return self
 
     def executor(self) -> tuple[Executor, int]:
         """Return the executor, and how many tasks run at a time."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.n)
+            self._pool = ThreadPoolExecutor(self.n, initializer=self._begin)
         return self._pool, self.n
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        _CHILDREN.close()
+        _CHILDREN.close(self._threads)
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _begin(self) -> None:
+        self._threads.add(threading.get_ident())
+        _CHILDREN.open()
 
 
 class _Children:
@@ -172,23 +176,21 @@ class _Children:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_thread: dict[int, tuple[str, JsonLineChild]] = {}
-        self._closed = False
+        self._by_thread: dict[int, JsonLineChild] = {}
+        self._closed: set[int] = set()
 
-    def open(self) -> None:
-        self._closed = False
-
-    def get(self, folder: str) -> JsonLineChild:
-        """The child of this thread for a folder. Raises ChildLostError if it does not start."""
+    def get(self) -> JsonLineChild:
+        """The child of this thread. Raises ChildLostError if it does not start."""
+        me = threading.get_ident()
         with self._lock:
-            known = self._by_thread.get(threading.get_ident())
-        if known is not None and known[0] == folder and known[1].alive():
-            return known[1]
+            known = self._by_thread.get(me)
+        if known is not None and known.alive():
+            return known
         self.drop()
         root = str(Path(__file__).resolve().parents[2])
         child = JsonLineChild(
-            [sys.executable, "-m", "sddfkit.rmsd_set.worker", folder],
-            directory=Path(folder),
+            [sys.executable, "-m", "sddfkit.rmsd_set.worker"],
+            directory=Path.cwd(),
             environment={
                 **os.environ,
                 **ONE_THREAD,
@@ -197,31 +199,35 @@ class _Children:
             new_group=True,
         )
         with self._lock:
-            if self._closed:
+            self._by_thread[me] = child
+            if me in self._closed:
                 child.kill()
-                raise RuntimeError("the set is no longer being built")
-            self._by_thread[threading.get_ident()] = (folder, child)
         if child.receive(START_LIMIT_S) is None:
             raise ChildLostError(f"it did not start within {START_LIMIT_S:.0f} s")
         return child
 
     def drop(self) -> None:
-        """End the child of this thread."""
+        """End the child of this thread. Raises RuntimeError where none may be started any more."""
         with self._lock:
             known = self._by_thread.pop(threading.get_ident(), None)
-            closed = self._closed
+            closed = threading.get_ident() in self._closed
         if known is not None:
-            known[1].kill()
+            known.kill()
         if closed:
             raise RuntimeError("the set is no longer being built")
 
-    def close(self) -> None:
-        """End the children of all threads; none is started any more."""
+    def open(self) -> None:
+        """Allow this thread a child: its number may be that of one that was closed."""
         with self._lock:
-            self._closed = True
-            for _, child in self._by_thread.values():
-                child.kill()
-            self._by_thread.clear()
+            self._closed.discard(threading.get_ident())
+
+    def close(self, threads: set[int]) -> None:
+        """End the children of some threads, which get no others."""
+        with self._lock:
+            self._closed |= threads
+            children = [self._by_thread[thread] for thread in threads if thread in self._by_thread]
+        for child in children:
+            child.kill()
 
 
 _CHILDREN = _Children()
@@ -268,8 +274,7 @@ def _steps(
                 if left and losses[left[0]] >= ENGINE_LOSSES:
                     given_up = left.pop(0)
                     reason = f"its engine was lost {ENGINE_LOSSES} times: {type(error).__name__}: {error}"
-                    with Journal(folder) as journal:
-                        journal.add({**failed(given_up, "engine_lost", reason), "attempt": attempts[given_up]})
+                    Journal(folder).add({**failed(given_up, "engine_lost", reason), "attempt": attempts[given_up]})
                 if left:
                     queue.append(left)
                 yield from (None for _ in range(len(names) - len(left)))
@@ -289,8 +294,7 @@ def _usable(
         try:
             yield dictionary[name]
         except RmsdSetError as error:
-            with Journal(folder) as journal:
-                journal.add({**failed(name, "input", str(error)), "attempt": attempts[name]})
+            Journal(folder).add({**failed(name, "input", str(error)), "attempt": attempts[name]})
 
 
 @contextlib.contextmanager

@@ -1,12 +1,12 @@
 """Many components: interrupted, killed, lost and continued, and what the manifest says afterwards."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ pytest.importorskip("pynauty", reason="pynauty is not installed (extra bench)")
 
 from flashrmsd_cy import rmsd
 from sddfkit.rmsd_set import LocalProcesses, RmsdSetError, Settings, build_set, read_manifest, read_rmsd_set
-from sddfkit.rmsd_set.journal import FOLDER, Journal, finished
+from sddfkit.rmsd_set.journal import FOLDER, finished
 from sddfkit.rmsd_set.manifest import INDEX, MANIFEST, REFERENCE
 from sddfkit.rmsd_set.series import build_chunk
 
@@ -24,12 +24,20 @@ SETTINGS = Settings(conformers=3)
 WRITTEN = (MANIFEST, REFERENCE, INDEX)
 
 
+LOCAL = LocalProcesses(1)  # one for all tests: a child takes seconds to start
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _local():
+    with LOCAL:
+        yield
+
+
 def build(folder, few, ids=None, settings=SETTINGS, **options):
-    with LocalProcesses(2) as local:
-        return build_set(folder, few, few.ids() if ids is None else ids, settings, local.executor, chunk=1, **options)
+    return build_set(folder, few, few.ids() if ids is None else ids, settings, LOCAL.executor, chunk=1, **options)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(few, tmp_path_factory):
     """A set that was built in one go."""
     folder = tmp_path_factory.mktemp("whole")
@@ -97,9 +105,8 @@ def test_after_a_kill_the_same_command_goes_on(whole, few, tmp_path):
 
 def test_half_a_line_and_a_missing_file_are_no_finished_components(whole, few, tmp_path):
     build(tmp_path, few, ["BNZ", "ACT"])
-    (path,) = {place.path for place in finished(tmp_path).values() if place.row()["id"] == "BNZ"}
-    with path.open("a") as stream:
-        stream.write('{"id": "ETH", "attempt": 1, "files": [], "fail')
+    whole_line = json.dumps(finished(tmp_path)["BNZ"].row() | {"id": "ETH", "files": []})
+    (tmp_path / FOLDER / "0-of-a-dead-writer.jsonl").write_text(whole_line[:-1])
     (tmp_path / "T/ACT.sdf.gz").unlink()
     assert set(finished(tmp_path)) == {"BNZ"}
     assert build(tmp_path, few).built == 7 and contents(tmp_path) == contents(whole)
@@ -133,13 +140,10 @@ def test_a_component_that_takes_too_long_is_a_failure_which_can_be_tried_again(f
 
 
 def test_a_component_that_kills_its_process_is_a_failure_and_the_rest_is_built(few, tmp_path):
-    from dataclasses import asdict
-
     poison = {"component": {"id": "BAD"}, "attempt": 1}  # no component: the child ends with an error
-    with LocalProcesses(1) as local:
-        executor, _ = local.executor()
-        jobs = [poison, {"component": asdict(few["BNZ"]), "attempt": 1}]
-        assert executor.submit(build_chunk, str(tmp_path), asdict(SETTINGS), jobs).result() == ["BAD", "BNZ"]
+    executor, _ = LOCAL.executor()
+    jobs = [poison, {"component": asdict(few["BNZ"]), "attempt": 1}]
+    assert executor.submit(build_chunk, str(tmp_path), asdict(SETTINGS), jobs).result() == ["BAD", "BNZ"]
     found = finished(tmp_path)
     assert found["BAD"].row()["failures"] == [{"class": "died", "reason": "it ended with exit code 1"}]
     assert not found["BNZ"].classes
@@ -155,6 +159,7 @@ class Unreliable(Executor):
 
     def __init__(self, name, times):
         self.name, self.times = name, times
+        self.engine, _ = LOCAL.executor()
 
     def submit(self, function, /, folder, settings, jobs):
         future = Future()
@@ -162,18 +167,17 @@ class Unreliable(Executor):
         if self.name in names and self.times:
             self.times -= 1
             if names.index(self.name):
-                function(folder, settings, jobs[: names.index(self.name)])
+                self.engine.submit(function, folder, settings, jobs[: names.index(self.name)]).result()
             future.set_exception(RuntimeError("the engine died"))
         else:
-            future.set_result(function(folder, settings, jobs))
+            future.set_result(self.engine.submit(function, folder, settings, jobs).result())
         return future
 
 
 @pytest.mark.parametrize(("times", "classes"), [(1, {}), (9, {"engine_lost": 1})])
 def test_lost_engines_cost_no_component_but_the_one_that_loses_them(whole, few, tmp_path, times, classes):
-    with LocalProcesses(1):
-        engines = Unreliable("DMS", times)
-        outcome = build_set(tmp_path, few, few.ids(), SETTINGS, lambda: (engines, 1), chunk=3)
+    engines = Unreliable("DMS", times)
+    outcome = build_set(tmp_path, few, few.ids(), SETTINGS, lambda: (engines, 1), chunk=3)
     assert (outcome.built, outcome.classes) == (8, classes)
     if not classes:
         assert contents(tmp_path) == contents(whole)
@@ -233,16 +237,14 @@ def test_the_tables_have_the_columns_of_the_shared_set(whole):
 
 
 @pytest.mark.slow
-def test_the_engines_of_a_cluster_build_the_same_set(whole, few, tmp_path):
+def test_the_engine_of_a_cluster_builds_the_same_set_and_survives_a_task_that_dies(whole, few, tmp_path):
     factory = pytest.importorskip("sddfkit.factory")
-    with factory.Cluster(tmp_path / "clusters" / "one", engines=2) as cluster:
-        outcome = build_set(tmp_path / "set", few, few.ids(), SETTINGS, cluster.executor, chunk=2)
-        engine = cluster.engine_pids()[0]
-        os.kill(engine, 0)
+    with factory.Cluster(tmp_path / "clusters" / "one", engines=1) as cluster:
+        executor, _ = cluster.executor()
+        before = cluster.engine_pids()
+        jobs = [{"component": {"id": "BAD"}, "attempt": 1}]
+        assert executor.submit(build_chunk, str(tmp_path), asdict(SETTINGS), jobs).result(60) == ["BAD"]
+        outcome = build_set(tmp_path / "set", few, few.ids(), SETTINGS, cluster.executor, chunk=3)
+        assert cluster.engine_pids() == before
+    assert finished(tmp_path)["BAD"].classes == {"died"}
     assert (outcome.built, outcome.classes) == (8, {}) and contents(tmp_path / "set") == contents(whole)
-
-
-def test_a_journal_without_rows_leaves_no_file(tmp_path):
-    with Journal(tmp_path):
-        pass
-    assert list(tmp_path.iterdir()) == []
