@@ -34,8 +34,7 @@ and translation (3,) move b onto a: ``a[i] ≈ rotation @ b[mapping[i]] + transl
 [[0.0, 0.098], [0.098, 0.0]]
 """
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers know it; the module typing takes longer to load than all of this package
 if TYPE_CHECKING:
     from flashrmsd_cy._api import (
         Result,

@@ -51,6 +51,7 @@ def run(options: Options) -> int:
             mapping=options.assignment,
             time_limit_s=options.time_limit,
             threads=options.threads,
+            level=options.level,
         )
     )
     topologies = Topologies(options.charges)

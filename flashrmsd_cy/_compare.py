@@ -26,7 +26,11 @@ STOP = 1 << 60  # a row that no matrix has
 
 
 class Settings:
-    """What is compared, and how; `time_limit_s` for each pair, `mapping` if matchings are asked for."""
+    """What is compared, and how.
+
+    `time_limit_s` is for each pair, `mapping` says whether matchings are asked for, `level` (1, 2, 3) takes one of the
+    plain searches of `_levels`.
+    """
 
     def __init__(
         self,
@@ -38,9 +42,10 @@ class Settings:
         mapping: bool = False,
         time_limit_s: float | None = None,
         threads: int = 1,
+        level: int | None = None,
     ) -> None:
         self.align, self.hydrogens, self.bond_types, self.naive = align, hydrogens, bond_types, naive
-        self.mapping, self.time_limit_s, self.threads = mapping, time_limit_s, threads
+        self.mapping, self.time_limit_s, self.threads, self.level = mapping, time_limit_s, threads, level
 
 
 class Outcome:
@@ -148,7 +153,8 @@ class Comparer:
         return out, problems
 
     def _one_by_one(self) -> bool:
-        return self.settings.naive or self.settings.time_limit_s is not None
+        settings = self.settings
+        return settings.naive or settings.level is not None or settings.time_limit_s is not None
 
     def _conformers(self, records: list[Record]) -> array[float]:
         """RMSD in Å of all k · k pairs of records of one molecule."""
@@ -235,18 +241,22 @@ class Comparer:
         first.place(a.atoms, x)
         second.place(order, y)
         at, to = _shaped(x, [n, 3]), _shaped(y, [n, 3])
+        mapping, rotation, translation = array("i", bytes(4 * n)), array("d", IDENTITY), array("d", bytes(24))
+        u, align, level = _shaped(rotation, [3, 3]), self.settings.align, self.settings.level
         try:
-            search = a.ready(deadline)
+            if level is not None:
+                from flashrmsd_cy import _levels
+
+                graph = a.molecule._graph
+                found = _levels.search(graph, n, level, align, at, to, mapping, u, translation, None, deadline)
+            elif align:
+                found = a.ready(deadline).fit(at, to, mapping, u, translation, None, deadline)
+            else:
+                total = a.ready(deadline).in_place(at, to, mapping)
+                found = total, total, True
         except PlanLimitError:
             return self._bounded(a, at, order, to)
-        mapping = array("i", bytes(4 * n))
-        if self.settings.align:
-            rotation, translation = array("d", IDENTITY), array("d", bytes(24))
-            total, least, exact = search.fit(at, to, mapping, _shaped(rotation, [3, 3]), translation, None, deadline)
-        else:
-            rotation, translation = array("d", IDENTITY), array("d", bytes(24))
-            total, exact = search.in_place(at, to, mapping), True
-            least = total
+        total, least, exact = found
         upper = (total / n) ** 0.5
         lower = upper if exact else (least / n) ** 0.5
         return Outcome(

@@ -28,6 +28,7 @@ Files: SDF and MOL (V2000, V3000), MOL2; also gzipped; '-' is standard input.
   -v, --verbose       say in words, with timings
 
   --template FILE     the template; all other files are queries
+  --level N           a plainer search, slow and as exact: 1 atom by atom, 2 forced atoms first, 3 parts by themselves
   --time-limit S      at most S seconds for a pair
   --threads N         so many threads for the matrix of -x; the numbers are the same
   --csv, --json       tables and documents instead of bare numbers
@@ -51,6 +52,7 @@ class Options:
     charges = csv = json = help = version = False
     template: str = ""
     threads: int = 1
+    level: int | None = None
     time_limit: float | None = None
 
     def __init__(self) -> None:
@@ -67,7 +69,7 @@ LETTERS = {
     "v": "verbose",
 }
 SWITCHES = (*LETTERS.values(), "charges", "csv", "json", "help", "version")
-WITH_VALUE = ("template", "time-limit", "threads")
+WITH_VALUE = ("template", "time-limit", "threads", "level")
 MOST_THREADS = 1024
 
 
@@ -136,7 +138,9 @@ def _long_option(options: Options, word: str, words: list[str]) -> None:
         if name == "template":
             options.template = value
         elif name == "threads":
-            options.threads = _threads(value)
+            options.threads = _whole(name, value, MOST_THREADS)
+        elif name == "level":
+            options.level = _whole(name, value, 3)
         else:
             options.time_limit = _seconds(value)
     else:
@@ -156,9 +160,9 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _threads(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
-        raise UsageError(f"--threads {text}: expected a number from 1 to {MOST_THREADS}")
+def _whole(name: str, text: str, most: int) -> int:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= most:
+        raise UsageError(f"--{name} {text}: expected a number from 1 to {most}")
     return int(text)
 
 
@@ -168,6 +172,8 @@ def _check(options: Options) -> None:
         raise UsageError("--csv and --json are two forms of one output: choose one")
     if options.naive and options.time_limit is not None:
         raise UsageError("--naive has no time limit: it is the plain search that the other is checked against")
+    if options.naive and options.level is not None:
+        raise UsageError("--naive and --level are two searches: choose one")
     if options.cross and options.template:
         raise UsageError("-x compares the records with each other, so --template has no part in it")
     if not options.files:

@@ -123,6 +123,8 @@ class TestBrokenFiles:
         (["a.sdf", "b.sdf", "--time-limit=-1"], "more than zero"),
         (["a.sdf", "-x", "--threads", "0"], "expected a number from 1 to 1024"),
         (["a.sdf", "-x", "--threads", "two"], "--threads two: expected a number"),
+        (["a.sdf", "-x", "--level", "4"], "--level 4: expected a number from 1 to 3"),
+        (["a.sdf", "-x", "--level", "1", "-n"], "choose one"),
         (["a.sdf", "b.sdf", "--csv", "--json"], "choose one"),
         (["a.sdf", "b.sdf", "-n", "--time-limit", "1"], "--naive has no time limit"),
         (["a.sdf", "-x", "--template", "b.sdf"], "--template has no part"),
@@ -217,14 +219,15 @@ def test_what_a_matrix_loads(acetate, tmp_path, write):
         assert "flashrmsd_cy" in loaded and not loaded & heavy
 
 
-def test_the_naive_search_agrees(command, tmp_path, write):
+def test_the_plain_searches_agree(command, tmp_path, write):
     rng = np.random.default_rng(4)
     symbols = ["C"] * 11 + ["O", "O"]
     bonds = [(i, (i + 1) % 6, 4) for i in range(6)] + [(0, 6, 1), (3, 7, 1), (6, 8, 1), (6, 9, 1), (6, 10, 1)]
     bonds += [(7, 11, 2), (7, 12, 1)]
     (tmp_path / "a.sdf").write_text("".join(write.v2000(symbols, x, bonds) for x in rng.normal(size=(4, 13, 3))))
     for mode in ("-x", "-xm", "-xb", "-xmb"):
-        assert command(tmp_path / "a.sdf", mode, "-n") == command(tmp_path / "a.sdf", mode)
+        for search in (["-n"], ["--level", "1"], ["--level=2"], ["--level=3"]):
+            assert command(tmp_path / "a.sdf", mode, *search) == command(tmp_path / "a.sdf", mode)
 
 
 class TestDocuments:
