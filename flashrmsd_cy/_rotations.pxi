@@ -11,10 +11,10 @@
 # Included by `_search.pyx`, which imports what is used here.
 
 cdef enum:
-    MOST_LISTED = 100           # maps of a state in a cell that are listed instead of splitting it
+    MOST_LISTED = 30            # maps of a state in a cell that are listed instead of splitting it
     MOST_CLIMBS = 8             # starts from different states
-cdef double WIDE = 0.75         # in cells with a larger radius no gains are computed
-cdef double SHARE = 0.3         # of the possible gain: one choice with more of it is made, else the cell is split
+cdef double WIDE = 0.4          # in cells with a larger radius no gains are computed
+cdef double SHARE = 0.4         # of the possible gain: one choice with more of it is made, else the cell is split
 
 
 cdef struct Fit:                # one pair, centred, and how far its search has come
