@@ -11,7 +11,7 @@ A **source** is a file (``.smi .smiles .txt .csv .sdf``, each also ``.gz``) or t
 
 **Conformers** are the conformers of that Mol, positions (n_atoms, 3) float64 in Å. `etkdg` returns them with the
 counts asked, embedded, kept, and the reasons for the difference. Near-duplicates are pruned by exact
-symmetry-corrected RMSD (`flashrmsd_cy`).
+symmetry-corrected RMSD (`flashrmsd_cy`); `butina` clusters conformers by it, `rmsd_table` compares two sets of them.
 
 A **scaffold** is a SMILES string that groups molecules which must share a fold of a data split. **Fingerprints** are
 (n, bits) uint8 arrays.

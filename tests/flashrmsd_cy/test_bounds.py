@@ -5,10 +5,10 @@ from array import array
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flashrmsd_cy import _bounds
+from flashrmsd_cy import Molecule, _bounds, distinct, neighbours
 from flashrmsd_cy._bounds import Profiles, orbits
 from flashrmsd_cy._reference import all_mappings, brute_force, in_place, kabsch
 
@@ -141,6 +141,24 @@ def test_triangle_inequality_of_the_brute_force_values(case, align):
             known[i, j] = known[j, i] = brute_force(x[i], x[j], labels, bonds, labels, bonds, align=align)[0]
     rounding = 1e-9 * (1 + abs(x).max())
     assert abs(known[0, 2] - known[1, 2]) - rounding <= known[0, 1] <= known[0, 2] + known[1, 2] + rounding
+
+
+@given(conformers(5), st.booleans(), st.floats(0.001, 3), st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_pruning_agrees_with_brute_force(case, align, threshold, threads):
+    x, labels, bonds = case
+    molecule = Molecule(labels, bonds)
+    least = [[brute_force(a, b, labels, bonds, labels, bonds, align=align)[0] for b in x] for a in x]
+    matrix = np.array(least)[np.ix_([0, 1, 2, 0, 3, 4, 2], [0, 1, 2, 0, 3, 4, 2])]
+    assume((abs(matrix - threshold) > 1e-6 * (1 + abs(x).max())).all())
+    x = x[[0, 1, 2, 0, 3, 4, 2]]
+    near = matrix < threshold
+    assert (neighbours(x, molecule, threshold, align=align, threads=threads) == near).all()
+    kept = []
+    for row in range(len(x)):
+        if not near[row, kept].any():
+            kept.append(row)
+    assert distinct(x, molecule, threshold, align=align) == kept
 
 
 @pytest.mark.parametrize("name", sorted(GRAPHS))
