@@ -143,6 +143,18 @@ cdef inline bint whole(const char *p, const char *end, long long *out) noexcept 
     return digits > 0 and empty(p, end)
 
 
+cdef inline bint column(const char *p, const char *end, int *out) noexcept nogil:
+    """OUT out: the integer in a column of at most three characters; False if there is none."""
+    cdef long long value = 0
+    if end - p == 3 and c"0" <= p[2] <= c"9" and p[0] == c" " and (p[1] == c" " or c"0" <= p[1] <= c"9"):
+        out[0] = (0 if p[1] == c" " else 10 * (p[1] - c"0")) + p[2] - c"0"
+        return True
+    if not whole(p, end, &value):
+        return False
+    out[0] = <int>value
+    return True
+
+
 cdef inline bint decimal(const char *p, const char *end, double *out) noexcept nogil:
     """OUT out: the plain decimal number in [p, end), correctly rounded; False if it is written in another way.
 
@@ -421,10 +433,9 @@ cdef class Topologies:
         end = line_end(counts, self.stop)
         no_lists = end - counts <= 6 or PyBytes_FromStringAndSize(counts + 6, min(end - counts, 9) - 6).strip() in NO_LISTS
         end = self._check_end(p, first + n_atoms + n_bonds, no_lists)
+        bonds = self._v2000_bonds(bonds, n_atoms, n_bonds)
         put(&self.bonds, bonds, end - bonds)
-        if self._as_before():
-            return self.last
-        return self._v2000_graph(n_atoms, n_bonds)
+        return self.last if self._as_before() else self._v2000_graph(n_atoms, n_bonds)
 
     cdef object _cut_off(self, long long n_atoms, long long n_bonds, const char *rest):
         lines = text_of(rest, self.stop).count("\n")
@@ -433,35 +444,52 @@ cdef class Topologies:
             "follow: is the record cut off?"
         )
 
+    cdef const char *_v2000_bonds(self, const char *p, Py_ssize_t n_atoms, Py_ssize_t n_bonds) except NULL:
+        """Two atoms and type of each bond into the text of the graph; returns the end of the bonds.
+
+        Not the lines as they are: wedges, which differ from conformer to conformer, are written there too.
+        """
+        cdef const char *end
+        cdef Py_ssize_t row, line = self.line + 4 + n_atoms
+        cdef int *triple
+        reserve(&self.bonds, 3 * n_bonds * sizeof(int))
+        triple = <int *>self.bonds.at
+        for row in range(n_bonds):
+            end = line_end(p, self.stop)
+            if not (end - p > 6 and column(p, p + 3, triple) and column(p + 3, p + 6, triple + 1)
+                    and column(p + 6, min(p + 9, end), triple + 2)):
+                raise FormatError(
+                    f"line {line}: {quoted(p, end, 20)} does not begin with two atoms and a bond type of three "
+                    f"columns each (bond {row + 1} of {n_bonds})"
+                )
+            triple[0] -= 1
+            triple[1] -= 1
+            check_bond(triple[0], triple[1], n_atoms, line)
+            if triple[0] > triple[1]:
+                triple[0], triple[1] = triple[1], triple[0]
+            triple += 3
+            p = after(end, self.stop)
+            line += 1
+        self.bonds.size = 3 * n_bonds * sizeof(int)
+        return p
+
     cdef Topology _v2000_graph(self, Py_ssize_t n_atoms, Py_ssize_t n_bonds):
         """The graph in the kept text of atoms and bonds."""
         cdef const char *p = self.atoms.at + 2 * sizeof(long long)
-        cdef const char *stop
-        cdef const char *end
-        cdef long long i = 0, j = 0, kind = 0
-        cdef Py_ssize_t row, line
+        cdef const int *triple = <const int *>self.bonds.at
+        cdef long long kind = 0
+        cdef Py_ssize_t row
         cdef list elements = [], charges = [], bonds = []
         for row in range(n_atoms):
             elements.append(self._label(PyBytes_FromStringAndSize(p, 3), self.line + 4 + row, False))
             charges.append(CHARGES[kind] if whole(p + 5, p + 8, &kind) and 0 <= kind < 8 else 0)
             p += ATOM_TEXT
-        p = self.bonds.at
-        stop = p + self.bonds.size
-        line = self.line + 4 + n_atoms
         for row in range(n_bonds):
-            end = line_end(p, stop)
-            if not (end - p > 6 and whole(p, p + 3, &i) and whole(p + 3, p + 6, &j)
-                    and whole(p + 6, min(p + 9, end), &kind)):
-                raise FormatError(
-                    f"line {line}: {quoted(p, end, 20)} does not begin with two atoms and a bond type of three "
-                    f"columns each (bond {row + 1} of {n_bonds})"
-                )
-            check_bond(i - 1, j - 1, n_atoms, line)
-            bonds.append((i - 1, j - 1, kind))
-            p = after(end, stop)
-            line += 1
+            bonds.append((triple[0], triple[1], triple[2]))
+            triple += 3
         check_distinct(bonds)
-        self._charge_lines(p, stop, line, charges)
+        p = <const char *>triple
+        self._charge_lines(p, self.bonds.at + self.bonds.size, self.line + 4 + n_atoms + n_bonds, charges)
         return self._keep(elements, bonds, charges)
 
     cdef int _charge_lines(self, const char *p, const char *stop, Py_ssize_t line, list charges) except -1:

@@ -238,7 +238,7 @@ GOOD = {"v2000": ".sdf", "v3000": ".sdf", "mol2": ".mol2"}
         ("v2000", " O   0", " Oh  0", "line 14: 'Oh' is no element"),
         ("v2000", "  2  3  1", "  2  4  1", "line 16: the bond 2–4 names an atom beyond the 3"),
         ("v2000", "  2  3  1", "  2  2  1", "line 16: the bond 2–2 joins an atom to itself"),
-        ("v2000", "  2  3  1", "  2  1  1", "the bond 2–1 is given twice"),
+        ("v2000", "  2  3  1", "  2  1  1", "the bond 1–2 is given twice"),
         ("v2000", "M  END\n$$$$", "M  END", "line \\d+: .* follows 'M  END': is a line '\\$\\$\\$\\$' missing"),
         ("v3000", "COUNTS 3 2", "COUNTS 3 3", "3 atoms and 3 bonds are announced, 3 and 2 given"),
         ("v3000", "COUNTS 3 2", "COUNTS x 2", "does not give the numbers of atoms and bonds"),
