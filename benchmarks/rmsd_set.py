@@ -52,11 +52,13 @@ def arguments() -> argparse.Namespace:
     where.add_argument("--cluster", help="a name in conf/cluster: local, slurm, pbs, sge, lsf, htcondor, ssh, mpi, …")
     parser.add_argument("--chunk", type=int, default=4, help="components in one task")
     parser.add_argument("overrides", nargs="*", help="settings of the cluster: cluster.engines=64")
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()
     if asked.quick == (asked.folder is not None):
         parser.error("name a folder, or ask for --quick")
     if not (asked.quick or asked.all or asked.sample or asked.ids):
         parser.error("say which components: --sample N, --ids A,B or --all")
+    if asked.overrides and asked.cluster is None:
+        parser.error(f"{asked.overrides[0]} is for a cluster: add --cluster local, slurm, …")
     return asked
 
 
@@ -131,10 +133,13 @@ def opened(folder: Path, asked: argparse.Namespace) -> Any:
         return LocalProcesses(asked.processes)
     from hydra.utils import instantiate
 
-    from sddfkit.config import load
+    from sddfkit.config import SettingsError, load
 
-    cfg = load("label", [f"cluster={asked.cluster}", *asked.overrides])
-    return instantiate(cfg.cluster)(folder.absolute() / "clusters" / "rmsd-set")
+    try:
+        cfg = load("label", [f"cluster={asked.cluster}", *asked.overrides])
+        return instantiate(cfg.cluster)(folder.absolute() / "clusters" / "rmsd-set")
+    except SettingsError as error:
+        raise RmsdSetError(str(error)) from error
 
 
 def quick(asked: argparse.Namespace, dictionary: Dictionary) -> dict[str, Any]:
