@@ -382,33 +382,31 @@ cdef class Search:
         return total
 
     cdef void _search_maps(self) noexcept nogil:
-        cdef double q[4]
-        cdef bint climb = self.has_blocks and (self.n_blocks > 8 or self.cov.shape[0] > 200)
         if self.has_blocks:
             self._block_covariances()
             self._order_blocks()
-            eigen(&self.partial[0, 0], q)
-        else:
-            q[0] = 1.0
-            q[1] = q[2] = q[3] = 0.0
-        if climb or not self.has_blocks:
-            self._start_rotations()
-            self.rotations.climb(q)
-        if self.has_blocks:
+            if self.n_blocks > 8 or self.cov.shape[0] > 200:
+                self._climb()
             self._descend(0)
             if self.pair.enough or self.pair.stopped or not self.block_stopped:
                 return
-            if not climb:
-                self._start_rotations()
-                self.rotations.climb(q)
+        self._climb()
         if self.pair.ceiling > 0.0:     # else all atoms are at one point
             self.rotations.search()
 
-    cdef void _start_rotations(self) noexcept nogil:
+    cdef void _climb(self) noexcept nogil:
+        """A good mapping to begin with."""
+        cdef double q[4]
         if self.rotations is None:
             with gil:
                 self.rotations = Rotations(self.plan, self.watch)
         self.rotations.start(&self.pair)
+        if self.has_blocks:
+            eigen(&self.partial[0, 0], q)
+        else:
+            q[0] = 1.0
+            q[1] = q[2] = q[3] = 0.0
+        self.rotations.climb(q)
 
     cdef double _residual(self, const double *q) noexcept nogil:
         cdef double u[9]
