@@ -13,6 +13,7 @@ MUST_NOT_LOAD = {
     "sddfkit.qc": {"torch", "rdkit", "sqlalchemy", "ipyparallel", "hydra"},
     "sddfkit.qc.supervisor": {"torch", "rdkit", "sqlalchemy", "ipyparallel", "hydra"},
     "sddfkit.factory": {"torch", "hydra", "mlflow"},
+    "sddfkit.rmsd_set": {"torch", "ipyparallel", "sqlalchemy", "hydra", "biotite", "pynauty", "spyrmsd"},
     "sddfkit.data": {"torch", "ipyparallel", "sqlalchemy", "pytorch_lightning", "mlflow", "hydra"},
     "sddfkit.models": {"ipyparallel", "sqlalchemy", "pytorch_lightning", "mlflow", "hydra"},
     "sddfkit.training": {"ipyparallel", "hydra", "lightning"},

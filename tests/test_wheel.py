@@ -204,6 +204,7 @@ PROMISES = {
         "sddfkit.workflows.predict",
     ],
     "view": [*CONFORMERS, "sddfkit.viz.*"],
+    "bench": [*CONFORMERS, *VERB, "sddfkit.rmsd_set.*", "sddfkit.factory.*", "biotite.structure.info", "pynauty"],
 }
 OTHER_PROGRAM = "sddfkit.qc.harnesses.psi4_worker"  # runs in Psi4's own Python
 
