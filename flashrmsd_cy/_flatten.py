@@ -44,7 +44,8 @@ class _Flattened:
 
     def joined(self, branch: Branch, place: Sequence[int]) -> Branch:
         """The branch with places in the new plan; pieces that have one way to be mapped become part of it."""
-        pairs, groups = list(branch.pairs), []
+        pairs = list(branch.pairs)
+        groups: list[Group] = []
         for group in branch.groups:
             children = tuple(place[child] for child in group.nodes)
             if group.size == 1:
@@ -60,7 +61,7 @@ class _Flattened:
             groups.append(Group(isqrt(len(children)), children, group.atoms_a, group.atoms_b))
         return Branch(tuple(sorted(pairs)), tuple(groups))
 
-    def with_trunk(self, atoms: frozenset[int], branches: tuple[Branch, ...]) -> tuple[Branch, ...]:
+    def with_trunk(self, atoms: tuple[int, ...], branches: tuple[Branch, ...]) -> tuple[Branch, ...]:
         """The branches, where the child that holds most of the atoms is part of each."""
         while True:
             joined: list[Branch] = []
@@ -82,7 +83,7 @@ class _Flattened:
                 return branches
             branches = tuple(joined)
 
-    def _trunk(self, atoms: frozenset[int], branch: Branch) -> Group | None:
+    def _trunk(self, atoms: tuple[int, ...], branch: Branch) -> Group | None:
         for group in branch.groups:
             if group.size == 1 and 2 * len(group.atoms_a) > len(atoms):
                 return group
@@ -93,7 +94,9 @@ class _Flattened:
         known = self._listed.get(children)
         if known is None:
             k = group.size
-            arrangements = [[self.nodes[children[r * k + c]] for r, c in enumerate(columns)] for columns in permutations(range(k))]
+            arrangements = [
+                [self.nodes[children[r * k + c]] for r, c in enumerate(columns)] for columns in permutations(range(k))
+            ]
             places = [[children[r * k + c] for r, c in enumerate(columns)] for columns in permutations(range(k))]
             if self._are_few(arrangements):
                 branches = [
@@ -119,8 +122,8 @@ class _Flattened:
                     pieces.append(self._step(children, k, row + 1, tuple(c for c in columns if c != column)))
                 branches.append(self._side_by_side(pieces))
             left = [self.nodes[children[r * k + c]] for r, c in zip(range(row, k), columns, strict=True)]
-            atoms_a = frozenset().union(*(piece.atoms_a for piece in left))
-            atoms_b = frozenset().union(*(piece.atoms_b for piece in left))
+            atoms_a = tuple(sorted(atom for piece in left for atom in piece.atoms_a))
+            atoms_b = tuple(sorted(atom for piece in left for atom in piece.atoms_b))
             known = self._listed[key] = self.add(Node(atoms_a, atoms_b, tuple(branches), len(branches)))
         return known
 

@@ -18,7 +18,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
 
-from flashrmsd_cy._graph import initial_colours, refine
+from flashrmsd_cy._graph import colours
 
 from flashrmsd_cy._horn cimport eigen, largest, rotation_of
 
@@ -64,21 +64,16 @@ cdef class _Levels:
     def __init__(self, graph, n, level):
         cdef Py_ssize_t v
         self.n, self.n_vertices = n, len(graph)
-        rows = graph.adjacency
-        self.start = _starts(len(row) for row in rows)
-        self.near = array("i", [other for row in rows for other in row] or [0])
-        self.kind = array("i", [kind for row in rows for kind in row.values()] or [0])
-        colours = initial_colours(graph, graph)[0]
-        if level > 1:
-            colours = refine(rows, colours, rows, colours)[0]
+        self.start, self.near, self.kind = graph.arrays()
+        colour = colours(graph, level > 1)
         members = {}
         for v in range(self.n_vertices):
-            members.setdefault(colours[v], []).append(v)
-        lists = [members[colours[v]] for v in range(self.n_vertices)]
+            members.setdefault(colour[v], []).append(v)
+        lists = [members[colour[v]] for v in range(self.n_vertices)]
         self.candidate_start = _starts(map(len, lists))
         self.candidate = array("i", [w for row in lists for w in row])
         self.cost = array("d", bytes(8 * len(self.candidate)))
-        blocks = _blocks(rows, lists, level)
+        blocks = _blocks(graph.bonds(), lists, level)
         self.order = array("i", [v for block in blocks for v in block])
         self.block_start = _starts(map(len, blocks))
         self.n_blocks = len(blocks)
@@ -262,9 +257,9 @@ cdef class _Levels:
                 self.stopped = True
 
 
-def _blocks(rows, lists, level):
+def _blocks(bonds, lists, level):
     """Vertices in the order of the search, in blocks that are independent of each other."""
-    vertices = range(len(rows))
+    vertices = range(len(lists))
     if level == 1:
         return [list(vertices)]
     fixed = [v for v in vertices if len(lists[v]) == 1]
@@ -279,10 +274,9 @@ def _blocks(rows, lists, level):
             v = block[v]
         return v
 
-    for v in free:
-        for other in rows[v]:
-            if other in block:
-                block[top(v)] = top(other)
+    for i, j, _ in bonds:
+        if i in block and j in block:
+            block[top(i)] = top(j)
     parts = {}
     for v in free:
         parts.setdefault(top(v), []).append(v)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from operator import index
 
 from flashrmsd_cy._elements import NUMBERS
 from flashrmsd_cy._flatten import flatten
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from flashrmsd_cy._stereo import Stereo
 
 MAX_LISTED_MAPS = 5000
+MOST_TYPES = 1 << 29
 OTHER_STEREO = "elements and bonds agree, configurations do not"
+NO_MAPPING = "every atom has a counterpart with like surroundings, but no mapping of all atoms keeps all bonds and configurations"
 
 
 class Molecule:
@@ -114,7 +117,7 @@ class Molecule:
         return self._prepared()[2]
 
     def __repr__(self) -> str:
-        return f"Molecule({self.n_atoms} atoms, {sum(map(len, self._plain.adjacency)) // 2} bonds)"
+        return f"Molecule({self.n_atoms} atoms, {self._plain.n_bonds} bonds)"
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_maps_to": {}, "_searches": []}
@@ -148,34 +151,35 @@ class Molecule:
         known = self._maps_to.get(id(other))
         if known is not None:
             return known[1]
-        reason = difference(self._plain, other._plain)
-        if reason is None and difference(self._graph, other._graph) is not None:
-            reason = OTHER_STEREO
-        if reason is not None:
-            raise NotIsomorphicError(f"the two molecules are not the same graph: {reason}")
+        if self._graph.same_as(other._graph):
+            mapping = array("i", range(len(self._compared)))
+        else:
+            mapping = self._first_map(other, node_limit, deadline)
+        # The other molecule is kept with the map, so that its id cannot be reused while the entry lives.
+        self._maps_to[id(other)] = (other, mapping)
+        return mapping
+
+    def _first_map(self, other: Molecule, node_limit: int | None, deadline: float | None) -> Int:
         planner = Planner(self._graph, other._graph, first_only=True, node_limit=node_limit, deadline=deadline)
         started = time.monotonic()
         try:
-            found = planner.build()
+            if planner.build():
+                return first_map(planner.nodes, len(self._compared))
         except PlanLimitError:
             raise SearchLimitError(
                 f"no mapping between the two molecules ({len(self._compared)} atoms) was found within the limit "
                 f"({time.monotonic() - started:.1f} s): raise node_limit or time_limit_s"
             ) from None
-        if not found:
-            raise NotIsomorphicError(
-                "the two molecules are not the same graph: every atom has a counterpart with like surroundings, but no "
-                "mapping of all atoms keeps all bonds"
-                + (" and configurations" if self._graph is not self._plain else "")
-            )
-        mapping = first_map(planner.nodes, len(self._compared))
-        # The other molecule is kept with the map, so that its id cannot be reused while the entry lives.
-        self._maps_to[id(other)] = (other, mapping)
-        return mapping
+        reason = difference(self._plain, other._plain)
+        if reason is None and difference(self._graph, other._graph) is not None:
+            reason = OTHER_STEREO
+        raise NotIsomorphicError(f"the two molecules are not the same graph: {reason or NO_MAPPING}")
 
 
 def _element(x: object) -> int | str:
     """Atomic number, or the string itself if it names no element."""
+    if type(x) is int:
+        return x
     if isinstance(x, str):
         name = x.strip()
         return NUMBERS.get(name.capitalize(), name)
@@ -193,34 +197,36 @@ def _with_charges(numbers: list[int | str], charges: ArrayLike | None) -> list[H
 def _checked_bonds(bonds: ArrayLike, bond_types: ArrayLike | None, n: int) -> list[tuple[int, int, int]]:
     pairs = _listed(bonds)
     types = [0] * len(pairs) if bond_types is None else _integers(bond_types, "bond_types", len(pairs), "one per bond")
+    if bond_types is not None and any(abs(kind) >= MOST_TYPES for kind in types):
+        raise RMSDError(f"bond_types has the entry {max(types, key=abs)}, expected less than {MOST_TYPES}")
     checked, seen = [], set()
-    for pair, label in zip(pairs, types, strict=True):
-        ends = _listed(pair) if hasattr(pair, "__len__") else ()
-        if len(ends) != 2 or not all(map(_is_integer, ends)):
-            raise RMSDError(f"bonds has the entry {pair!r}, expected two atoms, which are integers from 0 to {n - 1}")
-        i, j = map(int, ends)
+    for pair, kind in zip(pairs, types, strict=True):
+        try:
+            i, j = pair
+            i, j = index(i), index(j)
+        except (TypeError, ValueError):
+            raise RMSDError(
+                f"bonds has the entry {pair!r}, expected two atoms, which are integers from 0 to {n - 1}"
+            ) from None
         if not (0 <= i < n and 0 <= j < n):
             raise RMSDError(f"bond ({i}, {j}) names an atom that does not exist: indices run from 0 to {n - 1}")
         if i == j:
             raise RMSDError(f"bond ({i}, {j}) joins an atom to itself")
         if (i, j) in seen:
             raise RMSDError(f"bond ({i}, {j}) is given twice")
-        seen |= {(i, j), (j, i)}
-        checked.append((i, j, label))
+        seen.add((i, j))
+        seen.add((j, i))
+        checked.append((i, j, kind))
     return checked
 
 
 def _listed(values: object) -> list:
     """A list of Python objects from a sequence or a NumPy array, which need not be loaded for that."""
-    return values.tolist() if hasattr(values, "tolist") else [_item(x) for x in values]  # type: ignore[attr-defined]
-
-
-def _item(x: object) -> object:
-    return x.item() if hasattr(x, "item") and not hasattr(x, "__len__") else x
+    return values.tolist() if hasattr(values, "tolist") else list(values)  # type: ignore[call-overload]
 
 
 def _is_integer(x: object) -> bool:
-    return hasattr(x, "__index__") and not isinstance(x, bool)
+    return type(x) is int or (hasattr(x, "__index__") and not isinstance(x, bool))
 
 
 def _integers(values: object, name: str, n: int, what: str) -> list[int]:
@@ -229,4 +235,4 @@ def _integers(values: object, name: str, n: int, what: str) -> list[int]:
         raise RMSDError(f"{name} has {len(given)} entries, expected {n}, {what}")
     if not all(map(_is_integer, given)):
         raise RMSDError(f"{name} has the entry {next(x for x in given if not _is_integer(x))!r}, expected integers")
-    return given
+    return list(map(int, given))

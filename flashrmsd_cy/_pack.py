@@ -75,19 +75,19 @@ def _starts(lengths: Iterable[int]) -> Int:
 
 
 class _Sets:
-    """Numbers distinct sets of atoms (indices below n) in the order in which they appear."""
+    """Numbers distinct sets of atoms (sorted indices below n) in the order in which they appear."""
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.index: dict[frozenset[int], int] = {}
+        self.index: dict[tuple[int, ...], int] = {}
 
-    def number(self, vertices: frozenset[int]) -> int:
-        if max(vertices) >= self.n:
-            vertices = frozenset(x for x in vertices if x < self.n)
+    def number(self, vertices: tuple[int, ...]) -> int:
+        if vertices[-1] >= self.n:
+            vertices = tuple([x for x in vertices if x < self.n])
         return self.index.setdefault(vertices, len(self.index))
 
     def arrays(self) -> tuple[Int, Int]:
-        return _starts(map(len, self.index)), _ints(chain.from_iterable(map(sorted, self.index)))
+        return _starts(map(len, self.index)), _ints(chain.from_iterable(self.index))
 
 
 def pack(nodes: Sequence[Node], n: int) -> Packed:
@@ -97,7 +97,7 @@ def pack(nodes: Sequence[Node], n: int) -> Packed:
     kept = [nodes[old] for old in used]
     branches = [branch for node in kept for branch in node.branches]
     pairs = [[pair for pair in branch.pairs if pair[0] < n] for branch in branches]
-    groups_of = [[group for group in branch.groups if min(group.atoms_a) < n] for branch in branches]
+    groups_of = [[group for group in branch.groups if group.atoms_a[0] < n] for branch in branches]
     groups = [group for row in groups_of for group in row]
     sets_a, sets_b = _Sets(n), _Sets(n)
     node_a, node_b = _ints(sets_a.number(x.atoms_a) for x in kept), _ints(sets_b.number(x.atoms_b) for x in kept)
@@ -129,7 +129,7 @@ def _reachable(nodes: Sequence[Node], n: int) -> list[int]:
     while todo:
         for branch in nodes[todo.pop()].branches:
             for group in branch.groups:
-                if min(group.atoms_a) < n:
+                if group.atoms_a[0] < n:
                     todo += {node for node in group.nodes if node not in seen}
                     seen.update(group.nodes)
     return sorted(seen)

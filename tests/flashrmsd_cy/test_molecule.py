@@ -88,6 +88,6 @@ def test_molecules_travel_between_processes():
 
 def test_the_map_to_another_numbering_may_be_limited():
     ring = [(i, (i + 1) % 12) for i in range(12)]
-    a, b = Molecule([6] * 12, ring), Molecule([6] * 12, ring)
+    a, b = Molecule([6] * 12, ring), Molecule([6] * 12, [(5 * i % 12, 5 * j % 12) for i, j in ring])
     with pytest.raises(SearchLimitError, match="no mapping between the two molecules"):
         rmsd(np.zeros((12, 3)), np.zeros((12, 3)), a, b, align=True, node_limit=0)
