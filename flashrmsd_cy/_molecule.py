@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_LISTED_MAPS = 5000
 MOST_TYPES = 1 << 29
 OTHER_STEREO = "elements and bonds agree, configurations do not"
-NO_MAPPING = "every atom has a counterpart with like surroundings, but no mapping of all atoms keeps all bonds and configurations"
+NO_MAPPING = "every atom has a counterpart with like surroundings, but no mapping of all atoms keeps all bonds"
 
 
 class Molecule:

@@ -86,7 +86,7 @@ def keeps_tetrahedral(mapping: Sequence[int], centres_a: Sequence[Centre], centr
             signs[atom, order] = sign * _sign_of([neighbours.index(x) for x in order])
     atoms = {mapping[atom] for atom, _, _ in centres_a}
     return atoms == {atom for atom, _, _ in centres_b} and all(
-        signs.get((mapping[atom], tuple(mapping[x] for x in neighbours))) == sign for atom, neighbours, sign in centres_a
+        signs.get((mapping[atom], tuple(mapping[x] for x in around))) == sign for atom, around, sign in centres_a
     )
 
 
