@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INFINITY = float("inf")
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 NAIVE_ATOMS = 900  # it calls itself once for each atom
+MOST_GRAPHS = 4096  # that are remembered: a file of any length may hold a new one in each record
 STOP = 1 << 60  # a row that no matrix has
 
 
@@ -188,7 +189,8 @@ class Comparer:
         problems: list[Problem] = []
         for index, record in enumerate(records):
             try:
-                key = id(self._readable(record))
+                self._readable(record)
+                key = id(record.topology)
                 if key not in family_of:
                     family_of[key] = self._family(records, record, families)
             except (RMSDError, SearchLimitError) as error:
@@ -226,6 +228,8 @@ class Comparer:
         assert record.topology is not None
         known = self._graphs.get(id(record.topology))
         if known is None:
+            if len(self._graphs) >= MOST_GRAPHS:
+                self._graphs.clear()
             known = self._graphs[id(record.topology)] = _Graph(record.topology, self.settings)
         return known
 

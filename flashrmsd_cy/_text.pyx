@@ -31,6 +31,7 @@ cdef enum:
     V3000 = 2
     MOL2 = 3
     ATOM_TEXT = 8                   # columns 31 to 38 of a V2000 atom line: symbol, mass difference, charge
+    MOST_GRAPHS = 4096              # that are remembered: a file of any length may hold a new one in each record
     EXACT_DIGITS = 15               # integers with so many digits are exact as double, as are the powers up to 10^22
     WIDTH = 352                     # characters of any double as '%f '
 
@@ -329,6 +330,8 @@ cdef class Topologies:
         key = tuple(elements), tuple(bonds), tuple(charges) if self.charges else None
         topology = self.known.get(key)
         if topology is None:
+            if len(self.known) >= MOST_GRAPHS:
+                self.known.clear()
             topology = self.known[key] = Topology(*key)
         self.last = topology
         swap(&self.atoms, &self.atoms_before)

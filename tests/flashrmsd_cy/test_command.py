@@ -160,6 +160,24 @@ def test_threads_change_nothing(command, tmp_path, write):
         assert once[0] == 0 and command(path, mode, "--threads", "3") == command(path, mode, "--threads=40") == once
 
 
+def test_graphs_that_are_forgotten(command, tmp_path, write, monkeypatch):
+    """More graphs than are remembered: records in many orders, and another molecule now and then."""
+    symbols, bonds = ACETATE
+    rng = np.random.default_rng(7)
+    texts = []
+    for number in range(24):
+        order = rng.permutation(5).tolist()
+        ends = [(order.index(i), order.index(j), kind) for i, j, kind in bonds[: 3 if number % 8 == 5 else 4]]
+        texts.append(write.v2000([symbols[i] for i in order], PLACES[order], ends))
+    (tmp_path / "a.sdf").write_text("".join(texts))
+    runs = [(tmp_path / "a.sdf", tmp_path / "a.sdf", "-h"), (tmp_path / "a.sdf", "-xh")]
+    before = [command(*arguments) for arguments in runs]
+    assert before[0][:2] == (2, "".join("inf\n" if number % 8 == 5 else "0.000000\n" for number in range(24)))
+    for most in (1, 2, 3):
+        monkeypatch.setattr("flashrmsd_cy._compare.MOST_GRAPHS", most)
+        assert [command(*arguments) for arguments in runs] == before
+
+
 @pytest.mark.parametrize("form", ["column", "line", "V3000"])
 def test_charges(command, tmp_path, write, form):
     """Acetate, whose O may be exchanged until one of them bears the charge."""
