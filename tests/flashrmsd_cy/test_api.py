@@ -1,5 +1,7 @@
 """The public functions against brute force, against each other, and against their own invariances."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +14,11 @@ from flashrmsd_cy import (
     SearchLimitError,
     best_mapping,
     distinct,
+    neighbours,
     rmsd,
     rmsd_matrix,
+    rmsd_stream,
+    rmsd_table,
 )
 from flashrmsd_cy._reference import brute_force, in_place, kabsch
 
@@ -272,3 +277,122 @@ class TestLimits:
     def test_distinct_stops_too(self):
         with pytest.raises(SearchLimitError, match="time limit"):
             distinct(self.x, self.arms, 0.9, align=True, time_limit_s=1e-5)
+
+
+class TestManyPairs:
+    """Matrices, tables and streams hold what `rmsd` says of each pair."""
+
+    @pytest.mark.parametrize("align", [False, True])
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_threads_share_the_pairs(self, align, threads):
+        x = np.random.default_rng(11).normal(size=(40, 8, 3))
+        matrix = rmsd_matrix(x, ETHANE, align=align, threads=threads)
+        assert (matrix == matrix.T).all()
+        for i, j in [(1, 0), (39, 0), (39, 38), (20, 7)]:
+            assert matrix[i, j] == pytest.approx(rmsd(x[i], x[j], ETHANE, align=align).value, abs=1e-9)
+        table = rmsd_table(x[:7], x, ETHANE, align=align, threads=threads)
+        assert table.shape == (7, 40) and table == pytest.approx(matrix[:7], abs=1e-7)
+
+    @pytest.mark.parametrize("align", [False, True])
+    def test_each_conformer_may_have_its_own_order_of_atoms(self, align, conformers):
+        elements, bonds = SYMMETRIC["ethane"]
+        rng = np.random.default_rng(6)
+        shuffled, owners = [], []
+        for x in conformers:
+            order = rng.permutation(8)
+            place = np.argsort(order)
+            shuffled.append(x[order])
+            owners.append(Molecule([elements[i] for i in order], [(place[i], place[j]) for i, j in bonds]))
+        expected = rmsd_matrix(conformers, ETHANE, align=align)
+        assert rmsd_matrix(shuffled, owners, align=align) == pytest.approx(expected, abs=1e-7)
+        y = shuffled[0][np.asarray(ETHANE._map_to(owners[0]))][None]
+        table = rmsd_table(conformers, [shuffled[0]], ETHANE, owners[0], align=align)
+        assert table == pytest.approx(rmsd_table(conformers, y, ETHANE, align=align), abs=1e-12)
+        with pytest.raises(RMSDError, match="10 conformers and 9 molecules"):
+            rmsd_matrix(shuffled, owners[:-1], align=align)
+        with pytest.raises(NotIsomorphicError):
+            rmsd_matrix(shuffled, [*owners[:-1], SALT], align=align)
+
+    def test_a_stream_is_read_as_it_is_needed(self, conformers):
+        read = []
+
+        def queries():
+            for k, x in enumerate(conformers):
+                read.append(k)
+                yield x.tolist()
+
+        rows = rmsd_stream(queries(), conformers[:3], ETHANE, align=True, chunk=4)
+        first = next(rows)
+        assert read == [0, 1, 2, 3]
+        expected = rmsd_table(conformers, conformers[:3], ETHANE, align=True)
+        assert np.array([first, *rows]) == pytest.approx(expected, abs=1e-12)
+        with pytest.raises(RMSDError, match=r"query 1 has shape \(7, 3\)"):
+            list(rmsd_stream([conformers[0], conformers[1][:7]], conformers, ETHANE, align=True))
+        with pytest.raises(RMSDError, match="chunk is 0"):
+            next(rmsd_stream([], conformers, ETHANE, align=True, chunk=0))
+
+    def test_strided_single_precision_and_read_only_input(self, conformers):
+        wide = np.zeros((10, 16, 3), dtype=np.float32)
+        wide[:, ::2] = conformers
+        wide.flags.writeable = False
+        expected = rmsd_matrix(conformers, ETHANE, align=True)
+        assert rmsd_matrix(wide[:, ::2], ETHANE, align=True) == pytest.approx(expected, abs=1e-5)
+        assert rmsd_table(wide[::-1, ::2], wide[:, ::2], ETHANE, align=True) == pytest.approx(expected[::-1], abs=1e-5)
+
+    @pytest.mark.parametrize("align", [False, True])
+    def test_no_conformers_at_all(self, align):
+        assert rmsd_matrix([], ETHANE, align=align).shape == (0, 0)
+        assert rmsd_table([], np.zeros((2, 8, 3)), ETHANE, align=align).shape == (0, 2)
+        assert neighbours([], ETHANE, 1.0, align=align).shape == (0, 0)
+        assert distinct([], ETHANE, 1.0, align=align) == []
+
+    def test_one_molecule_serves_several_threads_at_once(self, conformers):
+        expected = [rmsd(conformers[0], x, ETHANE, align=True).value for x in conformers]
+        wrong = []
+
+        def work():
+            for _ in range(200):
+                found = [rmsd(conformers[0], x, ETHANE, align=True).value for x in conformers]
+                wrong.extend(abs(a - b) for a, b in zip(found, expected, strict=True) if abs(a - b) > 1e-12)
+
+        workers = [threading.Thread(target=work) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert wrong == []
+
+    def test_threads_must_be_there(self, conformers):
+        with pytest.raises(RMSDError, match="threads is 0"):
+            rmsd_matrix(conformers, ETHANE, align=True, threads=0)
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_what_was_computed_is_not_lost(self, threads):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(6, 17, 3))
+        expected = rmsd_matrix(x, TestLimits.arms, align=True)
+        with pytest.raises(SearchLimitError) as stopped:
+            rmsd_matrix(np.concatenate([x, x[:1]]), TestLimits.arms, align=True, node_limit=150, threads=threads)
+        partial = stopped.value.partial
+        known = ~np.isnan(partial)
+        assert not known.all() and (np.diag(partial) == 0).all()
+        assert partial[:6, :6][known[:6, :6]] == pytest.approx(expected[known[:6, :6]], abs=1e-7)
+        with pytest.raises(SearchLimitError) as stopped:
+            rmsd_table(x, x, TestLimits.arms, align=True, time_limit_s=0.0, threads=threads)
+        assert np.isnan(stopped.value.partial).any()
+
+    def test_neighbours_obey_the_time_limit(self):
+        x = np.random.default_rng(0).normal(size=(6, 17, 3))
+        with pytest.raises(SearchLimitError):
+            neighbours(x, TestLimits.arms, 0.9, align=True, time_limit_s=0.0)
+
+
+def test_atoms_that_are_not_compared_have_no_partner(conformers):
+    elements, bonds = SYMMETRIC["ethane"]
+    heavy = Molecule(["C", "c", "H", "D", "T", 1, "h", "H"], bonds, hydrogens=False)
+    result = rmsd(conformers[0], conformers[1], heavy, align=False)
+    assert result.mapping[2:].tolist() == [-1] * 6 and sorted(result.mapping[:2]) == [0, 1]
+    assert result.n_automorphisms == 2
+    assert result.value == rmsd(conformers[0][:2], conformers[1][:2], Molecule([6, 6], bonds[:1]), align=False).value
+    assert rmsd_matrix(conformers, heavy, align=True).shape == (10, 10)
+    assert Molecule(["C", "c", "H", "D", "T", 1, "h", "H"], bonds).n_automorphisms == ETHANE.n_automorphisms

@@ -28,6 +28,18 @@ def test_the_command_tells_about_itself_without_numpy(option):
     assert not loaded & {"numpy", "argparse", "dataclasses", "importlib.metadata"}
 
 
+def test_molecules_and_their_comparison_need_little():
+    """The core is there without NumPy, and nothing that takes long to load."""
+    program = (
+        "import sys; before = set(sys.modules); from flashrmsd_cy import Molecule, Stereo; "
+        "m = Molecule('CHHH', [(0, 1), (0, 2), (0, 3)], stereo=Stereo([(0, (1, 2, 3), 1)])); "
+        "assert m.n_automorphisms == 3; m._search(); print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    slow = {"numpy", "dataclasses", "typing", "inspect", "re", "json", "csv", "argparse", "difflib", "pathlib"}
+    assert not slow & set(done.stdout.split())
+
+
 def test_everything_named_is_there():
     assert {name for name in flashrmsd_cy.__all__ if getattr(flashrmsd_cy, name) is None} == set()
     assert set(flashrmsd_cy.__all__) <= set(dir(flashrmsd_cy))
