@@ -9,12 +9,11 @@ Babel see single bonds, so that everybody answers the same question.
 import importlib.util
 import os
 import re
-import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
@@ -26,6 +25,18 @@ import numpy as np
 from _rmsd_molecules import Example, Float, sdf
 
 START_LIMIT_S = 60.0
+START_S = 0.1  # of the process that starts a program
+LAUNCHER = """
+import os, sys, time
+report, *arguments = sys.argv[1:]
+start = time.perf_counter()
+child = os.posix_spawnp(arguments[0], arguments, os.environ)
+_, status, usage = os.wait4(child, 0)
+seconds = time.perf_counter() - start
+code = os.waitstatus_to_exitcode(status)
+with open(report, "w") as file:
+    print(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, code, file=file)
+"""
 FLASHRMSD_RECORDS = 100  # the C tool reads no more of a file
 
 
@@ -307,28 +318,35 @@ def plain_matrix(text: str, k: int) -> Float | None:
 
 
 def process(arguments: Sequence[str], limit: float, environment: dict[str, str] | None = None) -> Run | None:
-    """Run to the end; None if that takes more than `limit` seconds. Memory is the child's own peak."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.perf_counter()
-        child = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
-        killed = threading.Event()
-        timer = threading.Timer(limit, lambda: (killed.set(), child.kill()))
-        timer.start()
+    """Run to the end; None if that takes more than `limit` seconds.
+
+    A small process starts the program and measures it: memory counts from the size of whoever starts it.
+    """
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        report = Path(folder, "report")
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", LAUNCHER, str(report), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=environment,
+            start_new_session=True,
+        )
         try:
-            _, status, usage = os.wait4(child.pid, 0)
-            seconds = time.perf_counter() - start
-        finally:
-            timer.cancel()
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if killed.is_set():
+            child.wait(limit + START_S)
+        except subprocess.TimeoutExpired:
             return None
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
         texts = []
         for stream in (out, err):
             stream.seek(0)
             texts.append(stream.read().decode(errors="replace"))
-    return Run(seconds, usage.ru_utime + usage.ru_stime, _megabytes(usage), child.returncode, *texts)
-
-
-def _megabytes(usage: resource.struct_rusage) -> float:
-    """Peak resident memory; macOS counts bytes, others kilobytes."""
-    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+        if not report.exists():
+            raise OSError(f"{arguments[0]} could not be started: {texts[1].strip()[-300:]}")
+        seconds, cpu_seconds, peak, code = report.read_text().split()
+    # macOS counts bytes, others kilobytes.
+    megabytes = float(peak) / (1e6 if sys.platform == "darwin" else 1e3)
+    return Run(float(seconds), float(cpu_seconds), megabytes, int(code), *texts)

@@ -75,7 +75,7 @@ QUICK = Size(
     files=(100,),
     file_drugs=("aspirin",),
     thread_conformers=200,
-    total_s=15.0,
+    total_s=8.0,
 )
 
 
@@ -95,9 +95,15 @@ class Field:
         return time.monotonic() - self.started > self.size.total_s
 
     def race(
-        self, example: Example, x: Float, align: bool, skip: dict[str, str], limit: float | None = None
+        self,
+        example: Example,
+        x: Float,
+        align: bool,
+        skip: dict[str, str],
+        limit: float | None = None,
+        always: bool = False,
     ) -> dict[str, Answer]:
-        """All pairs of x by each program in turn; `skip` says why some do not take part."""
+        """All pairs of x by each program in turn; `skip` says why some do not run, `always` that none is late."""
         limit = limit or self.size.limit_s
         best: dict[str, Answer] = {name: Answer(why=why) for name, why in skip.items()}
         for _ in range(self.size.repeats):
@@ -105,11 +111,11 @@ class Field:
                 known = best.get(program.name)
                 if known and (known.why or (known.seconds or 0) > 1):
                     continue
-                if program is not self.ours and self.late():
+                if program is not self.ours and not always and self.late():
                     best.setdefault(program.name, Answer(why="left out: the time of the run was used up"))
                     continue
                 answer = program(example, x, align, 10 * limit if program is self.ours else limit)
-                if not known or answer.why or answer.seconds < known.seconds:
+                if not known or (not answer.why and answer.seconds < known.seconds):
                     best[program.name] = answer
         return best
 
@@ -155,7 +161,7 @@ def drugs(field: Field) -> list[Row]:
     for name in field.size.drugs:
         example, x = drug(name, field.size.drug_conformers)
         for align in (False, True):
-            answers = field.race(example, x, align, {}, limit=60.0)
+            answers = field.race(example, x, align, {}, limit=60.0, always=True)
             rows += _rows("drugs", example, x, align, "ETKDG", answers)
     for row in rows:
         worst = row["differs_from_ours"]
