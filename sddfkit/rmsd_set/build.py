@@ -29,7 +29,8 @@ class Settings:
     value_limit_s : float
         For the matrix of one file in one mode, and for spyrmsd on one file.
     component_limit_s : float
-        For the whole component; then it is tried once more without distance geometry.
+        For the whole component; then it is tried once more without distance geometry. The largest (440 atoms) need
+        minutes, and on which side of the limit they fall should not depend on how busy the machine is.
     """
 
     seed: int = 1
@@ -37,7 +38,7 @@ class Settings:
     brute_force_limit: int = 2000
     spyrmsd_limit: int = 24
     value_limit_s: float = 60.0
-    component_limit_s: float = 300.0
+    component_limit_s: float = 900.0
 
 
 def base_name(identity: str) -> str:

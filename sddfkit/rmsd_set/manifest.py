@@ -21,6 +21,8 @@ MANIFEST = "manifest.json"
 INDEX = "index.json"
 REFERENCE = "reference.csv"
 SETTINGS = "settings.json"
+TOP = 10_000
+"""Files with more automorphisms are of the kind ``top`` in the index, the others ``ccd``."""
 COLUMNS = (
     "file",
     "i",
@@ -139,7 +141,7 @@ def _index_row(row: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
         "file": values["file"],
         "base": row["id"],
         "split": "open",
-        "kind": "ccd",
+        "kind": "top" if values["n_automorphisms"] > TOP else "ccd",
         "how": ", ".join(row["how"]),
         "n_atoms": values["n_atoms"],
         "n_orbits": values["n_orbits"],
