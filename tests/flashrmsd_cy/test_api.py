@@ -388,7 +388,7 @@ class TestManyPairs:
 
 
 def test_atoms_that_are_not_compared_have_no_partner(conformers):
-    elements, bonds = SYMMETRIC["ethane"]
+    _, bonds = SYMMETRIC["ethane"]
     heavy = Molecule(["C", "c", "H", "D", "T", 1, "h", "H"], bonds, hydrogens=False)
     result = rmsd(conformers[0], conformers[1], heavy, align=False)
     assert result.mapping[2:].tolist() == [-1] * 6 and sorted(result.mapping[:2]) == [0, 1]
