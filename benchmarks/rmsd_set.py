@@ -122,7 +122,8 @@ def build(folder: Path, asked: argparse.Namespace, ids: list[str], dictionary: D
         "benchmark": "rmsd_set",
         **outcome._asdict(),
         "per_minute": round(60 * rate, 1),
-        "hours_for_all": round(len(dictionary.ids()) / rate / 3600, 2) if rate else None,
+        # a sample is what they all are like; chosen ones are not
+        "hours_for_all": round(len(dictionary.ids()) / rate / 3600, 2) if rate and asked.sample else None,
         "symmetry": symmetry(folder),
     }
 
