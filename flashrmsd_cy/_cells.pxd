@@ -1,5 +1,9 @@
 # cython: language_level=3, cdivision=True
-"""Cells of rotations: the half sphere of unit quaternions, seen from its centre on the faces of four cubes."""
+"""Cells of rotations: unit quaternions seen from the centre of the sphere, on the faces of four cubes.
+
+Opposite quaternions are one rotation, so that four faces of the eight cover all. A set of rotations about a given one is
+covered by a cube on face 0 of a frame turned there.
+"""
 
 from libc.math cimport asin, atan2, cos, sqrt
 
@@ -13,6 +17,7 @@ cdef struct Cell:
     double[4] q                 # the unit quaternion there
     double radius               # angle on the sphere to its farthest corner
     int face
+    bint whole                  # all that is of interest in its state
     Py_ssize_t state            # choices that are made
 
 
@@ -63,18 +68,29 @@ cdef inline void eighth(const Cell *cell, int i, Cell *part) noexcept nogil:
     part.half = cell.half / 2
     part.bound = cell.bound
     part.state = cell.state
+    part.whole = False
     for e in range(3):
         part.at[e] = cell.at[e] + (part.half if (i >> e) & 1 else -part.half)
 
 
-cdef inline void place(Cell *cell) noexcept nogil:
-    """OUT cell.q, cell.radius, from the other fields."""
+cdef inline void multiply(const double *p, const double *q, double *out) noexcept nogil:
+    """OUT out (4,) = p q, quaternions (w, x, y, z)."""
+    out[0] = p[0] * q[0] - p[1] * q[1] - p[2] * q[2] - p[3] * q[3]
+    out[1] = p[0] * q[1] + p[1] * q[0] + p[2] * q[3] - p[3] * q[2]
+    out[2] = p[0] * q[2] - p[1] * q[3] + p[2] * q[0] + p[3] * q[1]
+    out[3] = p[0] * q[3] + p[1] * q[2] - p[2] * q[1] + p[3] * q[0]
+
+
+cdef inline void place(Cell *cell, const double *frame) noexcept nogil:
+    """OUT cell.q, cell.radius, from where it is in a frame, a unit quaternion (4,)."""
+    cdef double q[4]
     cdef double least = 1.0, dot, size, x
     cdef double norm = sqrt(1.0 + cell.at[0] * cell.at[0] + cell.at[1] * cell.at[1] + cell.at[2] * cell.at[2])
     cdef int i, e, axis
     for e in range(4):
         axis = e - (1 if e > cell.face else 0)
-        cell.q[e] = (1.0 if e == cell.face else cell.at[axis]) / norm
+        q[e] = (1.0 if e == cell.face else cell.at[axis]) / norm
+    multiply(frame, q, cell.q)
     for i in range(8):
         size = 0.0
         dot = 0.0
@@ -82,7 +98,7 @@ cdef inline void place(Cell *cell) noexcept nogil:
             axis = e - (1 if e > cell.face else 0)
             x = 1.0 if e == cell.face else cell.at[axis] + (cell.half if (i >> axis) & 1 else -cell.half)
             size += x * x
-            dot += x * cell.q[e]
+            dot += x * q[e]
         dot /= sqrt(size)
         if dot < least:
             least = dot

@@ -67,7 +67,13 @@ cdef inline bint exceeds(const double *c, double t) noexcept nogil:
 
 
 cdef inline double eigen(const double *c, double *q) noexcept nogil:
-    """Largest eigenvalue of K(C) by cyclic Jacobi rotations, safe for multiple roots; OUT q (4,) its unit vector."""
+    """Largest eigenvalue of K(C), safe for multiple roots; OUT q (4,) its unit vector."""
+    cdef double second
+    return two_eigen(c, q, &second)
+
+
+cdef inline double two_eigen(const double *c, double *q, double *second) noexcept nogil:
+    """Largest eigenvalue of K(C) by cyclic Jacobi rotations; OUT q (4,) its unit vector, second the one below."""
     cdef double k[16]
     cdef double v[16]
     cdef double theta, t, cs, sn, x, y, off, scale
@@ -115,8 +121,11 @@ cdef inline double eigen(const double *c, double *q) noexcept nogil:
     for i in range(1, 4):
         if k[5 * i] > k[5 * best]:
             best = i
+    second[0] = k[0] if best != 0 else k[5]
     for i in range(4):
         q[i] = v[4 * i + best]
+        if i != best and k[5 * i] > second[0]:
+            second[0] = k[5 * i]
     return k[5 * best]
 
 

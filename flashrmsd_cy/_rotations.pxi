@@ -14,6 +14,7 @@ cdef enum:
     MOST_LISTED = 30            # maps of a state in a cell that are listed instead of splitting it
     MOST_CLIMBS = 8             # starts from different states
 cdef double WIDE = 0.4          # in cells with a larger radius no gains are computed
+cdef double AROUND = 0.7        # rotations of interest within this angle (on the sphere) of one are covered by one cell
 cdef double SHARE = 0.4         # of the possible gain: one choice with more of it is made, else the cell is split
 
 
@@ -37,6 +38,7 @@ cdef struct State:              # some choices of a plan are made, others are op
     double[9] form              # the same and the mean over all maps of what is open
     double top                  # largest eigenvalue of K(form)
     double slack                # how much more the open choices can give
+    double[4] frame             # where its cells are
     int open                    # linked list of groups
     int fixed                   # linked list of chosen branches
 
@@ -516,13 +518,7 @@ cdef class Rotations:
                 return
         self._climb_from_states()
         for state in range(self.n_states):
-            for cell.face in range(4):
-                cell.at[0] = cell.at[1] = cell.at[2] = 0.0
-                cell.half = 1.0
-                cell.bound = self.pair.upper
-                cell.state = state
-                place(&cell)
-                self._offer(&cell)
+            self._offer_whole(state, self.pair.upper)
         while self.n_cells > 0 and not self.pair.enough:
             self.pair.upper = self.cells[0].bound
             if self.pair.upper <= self._bar():
@@ -555,6 +551,34 @@ cdef class Rotations:
             last = most
             eigen(self.states[best].form, q)
             self.climb(q)
+
+    cdef void _offer_whole(self, Py_ssize_t number, double bound) noexcept nogil:
+        """The first cells of a state: all rotations, or those about the best where no others can be of interest."""
+        cdef State *state = &self.states[number]
+        cdef Cell cell
+        cdef double second, top = two_eigen(state.form, state.frame, &second)
+        # At the angle θ from the best, the form is at most top cos²θ + second sin²θ.
+        cdef double far = (top + state.slack - self._bar()) / (top - second) if top > second else 1.0
+        if far < 0.0:
+            return
+        cell.at[0] = cell.at[1] = cell.at[2] = 0.0
+        cell.bound = bound
+        cell.state = number
+        cell.whole = True
+        cell.face = 0
+        if far < sin(AROUND) ** 2:
+            cell.half = sqrt(far / (1.0 - far)) * (1 + 1e-9) + 1e-9
+            place(&cell, state.frame)
+            self._offer(&cell)
+            return
+        state.frame[0] = 1.0
+        state.frame[1] = state.frame[2] = state.frame[3] = 0.0
+        cell.half = 1.0
+        cell.whole = False
+        for cell.face in range(4):
+            cell.bound = bound
+            place(&cell, state.frame)
+            self._offer(&cell)
 
     cdef void _offer(self, Cell *cell) noexcept nogil:
         """Keep a cell if it may hold something better, by what is known of its state alone."""
@@ -660,6 +684,7 @@ cdef class Rotations:
         cdef Cell part
         cdef Py_ssize_t node = self.child[self.child_start[group]], branch, state
         cdef double bound
+        cdef int e
         for branch in range(self.node_start[node], self.node_start[node + 1]):
             bound = cell.bound
             if others < INFINITY and others - self.branch_value[branch] < bound:
@@ -669,6 +694,11 @@ cdef class Rotations:
             state = self._new_state(cell.state, group, branch)
             if state < 0:
                 return
+            if cell.whole:
+                self._offer_whole(state, bound)
+                continue
+            for e in range(4):
+                self.states[state].frame[e] = self.states[cell.state].frame[e]
             part = cell[0]
             part.state = state
             part.bound = bound
@@ -679,7 +709,7 @@ cdef class Rotations:
         cdef int i
         for i in range(8):
             eighth(cell, i, &part)
-            place(&part)
+            place(&part, self.states[cell.state].frame)
             self._offer(&part)
 
     # -- maps of one state in one cell, listed ------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from libc.stdlib cimport free, malloc, realloc
 
 from flashrmsd_cy._assign cimport Scratch, assign, assign_many
 from flashrmsd_cy._cells cimport Cell, eighth, matrix_term, place, term, within
-from flashrmsd_cy._horn cimport add, eigen, exceeds, largest, nuclear_bound, rotation_of, turn
+from flashrmsd_cy._horn cimport add, eigen, exceeds, largest, nuclear_bound, rotation_of, turn, two_eigen
 
 cdef enum:
     TILE = 8                    # rows of a matrix that are filled together
