@@ -12,7 +12,11 @@ from flashrmsd_cy.errors import FormatError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO
+    from typing import Protocol
+
+    class Stream(Protocol):
+        def read(self, size: int, /) -> bytes: ...
+
 
 STDIN = "-"
 PIECE = 1 << 20  # bytes
@@ -44,7 +48,7 @@ def read_records(path: str, topologies: Topologies) -> "Iterator[Record]":
         if path == STDIN:
             yield from _records("standard input", sys.stdin.buffer, "", topologies)
         else:
-            with open(path, "rb") as stream:  # noqa: PTH123
+            with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
                 yield from _records(path, stream, _suffix(path), topologies)
     except IsADirectoryError:
         raise FormatError("it is a folder, expected an SDF, MOL or MOL2 file") from None
@@ -61,7 +65,7 @@ def _suffix(path: str) -> str:
     return words[-1] if len(words) > 1 and words[-1] in SUFFIXES else ""
 
 
-def _records(name: str, stream: "BinaryIO", suffix: str, topologies: Topologies) -> "Iterator[Record]":
+def _records(name: str, stream: "Stream", suffix: str, topologies: Topologies) -> "Iterator[Record]":
     first = stream.read(PIECE)
     pieces = _with_lf(_unpacked(stream, first) if first[:2] == GZIP_MARK else _plain(stream, first))
     text, ended = _longer(b"", pieces, max(HEAD, PIECE))
@@ -122,7 +126,7 @@ def _is_mol2(text: bytes) -> bool:
 
 def _longer(rest: bytes, pieces: "Iterator[bytes]", least: int) -> tuple[bytes, bool]:
     """At least so many more bytes behind `rest`, and whether that was all."""
-    parts, size = [rest], 0
+    parts, size = [rest] if rest else [], 0  # a single part is not copied
     for piece in pieces:
         parts.append(piece)
         size += len(piece)
@@ -131,13 +135,13 @@ def _longer(rest: bytes, pieces: "Iterator[bytes]", least: int) -> tuple[bytes, 
     return b"".join(parts), True
 
 
-def _plain(stream: "BinaryIO", first: bytes) -> "Iterator[bytes]":
+def _plain(stream: "Stream", first: bytes) -> "Iterator[bytes]":
     yield first
     while piece := stream.read(PIECE):
         yield piece
 
 
-def _unpacked(stream: "BinaryIO", packed: bytes) -> "Iterator[bytes]":
+def _unpacked(stream: "Stream", packed: bytes) -> "Iterator[bytes]":
     """Pieces of a gzip file of one or more members (RFC 1952), perhaps with zeros behind them."""
     import zlib
 
