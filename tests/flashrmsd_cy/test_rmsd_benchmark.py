@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("rdkit")
-pytest.importorskip("spyrmsd")
+for package in ("rdkit", "spyrmsd", "networkx", "matplotlib"):
+    pytest.importorskip(package)
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # Speaks as the C tool does: matrix, remarks and timing on standard output, no more than 100 records of a file.
@@ -48,6 +48,7 @@ def benchmark_modules(monkeypatch):
     return _rmsd_molecules, _rmsd_peers
 
 
+@pytest.mark.slow
 def test_quick_run_ends_in_json(tmp_path, stand_in):
     script = BENCHMARKS / "rmsd.py"
     command = [sys.executable, str(script), "--quick", "--out", str(tmp_path), "--flashrmsd", str(stand_in)]
