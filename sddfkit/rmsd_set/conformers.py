@@ -21,7 +21,7 @@ TRIALS = 8
 DECIMALS = 4
 """Of the coordinates in the files; reference values are computed from what is written."""
 EMBED_ATTEMPTS = 20
-FIELD_STEPS = 300
+FIELD_STEPS = 200
 
 
 class NoConformersError(ValueError):
