@@ -150,15 +150,19 @@ def test_damaged_files_for_long(write):
         _fuzz(write, number, 2000)
 
 
+SIGNS, POINTS = st.sampled_from(["", "-", "+", " -"]), st.sampled_from(["", ".", "..", "e"])
+DIGITS = st.integers(0, 12).flatmap(lambda n: st.integers(0, 10**n - 1).map(lambda i: f"{i:0{n}d}" if n else ""))
+
+
 @given(
     st.one_of(
-        st.from_regex(r"[ ]{0,3}[-+]?[0-9]{0,12}(\.[0-9]{0,12})?[ ]{0,2}", fullmatch=True),
+        st.tuples(SIGNS, DIGITS, POINTS, DIGITS).map("".join),
         st.floats(-1e5, 1e5).map(lambda x: f"{x:.4f}"),
         st.floats(allow_nan=False, allow_infinity=False).map(repr),
         st.floats(-9, 9).map(lambda x: f"{x:.16f}"),
     )
 )
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_coordinates_are_the_nearest_doubles(write, text):
     body = write.mol2(["C"], [(7.5, 0, 0)], []).replace("7.5000", text).encode()
     told, _ = _read("mol2", body, Topologies(), 1 << 20)
@@ -166,7 +170,10 @@ def test_coordinates_are_the_nearest_doubles(write, text):
     words = text.split()
     try:
         (expected,) = map(float, words)
+        expected = expected if math.isfinite(expected) else None
     except ValueError:
+        expected = None
+    if expected is None:
         assert problem and graph is None
         return
     assert memoryview(positions).cast("d")[0].hex() == expected.hex()
@@ -176,7 +183,7 @@ TIES = st.integers(0, 10**13).map(lambda i: (i + 0.5) * 1e-6)
 
 
 @given(st.lists(st.one_of(st.floats(), st.floats(0, 20), st.floats(0, 2e6), TIES), max_size=12))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_numbers_are_printed_as_c_prints_them(values):
     from array import array
 
