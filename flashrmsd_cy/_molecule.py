@@ -173,7 +173,9 @@ class Molecule:
         reason = difference(self._plain, other._plain)
         if reason is None and difference(self._graph, other._graph) is not None:
             reason = OTHER_STEREO
-        raise NotIsomorphicError(f"the two molecules are not the same graph: {reason or NO_MAPPING}")
+        if reason is None:
+            reason = NO_MAPPING if self._graph is self._plain else f"{NO_MAPPING} and configurations"
+        raise NotIsomorphicError(f"the two molecules are not the same graph: {reason}")
 
 
 def _element(x: object) -> int | str:

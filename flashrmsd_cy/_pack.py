@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     Int = array[int]
 
+MOST_IMAGES = 300_000  # atoms of all maps of a block that is listed
+
 
 class Packed:
     """The reachable nodes of a plan; ``x_start[i]:x_start[i + 1]`` are the entries of row i in x.
@@ -150,11 +152,13 @@ def first_map(nodes: Sequence[Node], n: int) -> Int:
 
 
 def list_blocks(nodes: Sequence[Node], n: int, max_maps: int) -> Blocks | None:
-    """The independent blocks under the root with all their maps, or None if a block has more than `max_maps`."""
+    """The independent blocks under the root with all their maps, or None if a block has too many or too long ones."""
     root = nodes[-1]
-    if root.count > max_maps and (
-        len(root.branches) > 1 or any(_group_count(nodes, g) > max_maps for g in root.branches[0].groups)
-    ):
+    if len(root.branches) > 1:
+        counts = [(root.count, root.atoms_a)]
+    else:
+        counts = [(_group_count(nodes, group), group.atoms_a) for group in root.branches[0].groups]
+    if any(count > max_maps or count * len(atoms) > MOST_IMAGES for count, atoms in counts):
         return None
     if len(root.branches) > 1:
         fixed: list[tuple[int, int]] = []
