@@ -58,22 +58,22 @@ def test_hydrogens_and_another_order_of_atoms():
     assert np.where(found.mapping < 0, -1, order[found.mapping]).tolist() == expected.mapping.tolist()
 
 
-STAR = Molecule([6] * 10, [])  # 10! mappings
+STAR = Molecule([6] * 9, [])  # 9! mappings
 
 
 @pytest.mark.parametrize("align", [False, True])
-@pytest.mark.parametrize("level", [1, 2, 3])
-@pytest.mark.parametrize("limit", [{"node_limit": 0}, {"node_limit": 50}, {"time_limit_s": 0.0}])
-def test_a_limit_leaves_bounds(align, level, limit):
-    a, b = np.random.default_rng(4).normal(size=(2, 10, 3))
-    if align is False and "time_limit_s" in limit:
-        a = b[::-1] + np.random.default_rng(5).normal(size=(10, 3)) * 100  # too far apart to prune anything
+def test_a_limit_leaves_bounds(align):
+    a, b = np.random.default_rng(4).normal(size=(2, 9, 3))
+    if not align:
+        a += np.random.default_rng(5).normal(size=(9, 3)) * 100  # too far apart to prune anything
     exact = rmsd(a, b, STAR, align=align).value
-    bound = rmsd(a, b, STAR, align=align, level=level, **limit)
-    assert bound.status == "bound"
-    assert bound.lower <= exact + 1e-9 and exact <= bound.upper + 1e-9
-    moved = b[bound.mapping] @ bound.rotation.T + bound.translation
-    assert in_place(a, moved) == pytest.approx(bound.upper, abs=1e-12)
+    for level in (1, 2, 3):
+        for limit in ({"node_limit": 0}, {"node_limit": 50}, {"time_limit_s": 0.0}):
+            bound = rmsd(a, b, STAR, align=align, level=level, **limit)
+            assert bound.status == "bound"
+            assert bound.lower <= exact + 1e-9 and exact <= bound.upper + 1e-9
+            moved = b[bound.mapping] @ bound.rotation.T + bound.translation
+            assert in_place(a, moved) == pytest.approx(bound.upper, abs=1e-12)
 
 
 def test_interrupt_stops_it():
@@ -87,4 +87,4 @@ def test_interrupt_stops_it():
 
 def test_there_are_three_levels():
     with pytest.raises(RMSDError, match="level is 4"):
-        rmsd(np.zeros((10, 3)), np.zeros((10, 3)), STAR, align=False, level=4)
+        rmsd(np.zeros((9, 3)), np.zeros((9, 3)), STAR, align=False, level=4)
