@@ -12,9 +12,9 @@
 
 cdef enum:
     MOST_LISTED = 30            # maps of a state in a cell that are listed instead of splitting it
-    MOST_CLIMBS = 8             # starts from different states
-cdef double WIDE = 0.4          # in cells with a larger radius no gains are computed
-cdef double AROUND = 0.7        # rotations of interest within this angle (on the sphere) of one are covered by one cell
+    MOST_CLIMBS = 3             # starts from different states
+cdef double WIDE = 0.5          # in cells with a larger radius no gains are computed
+cdef double AROUND = 1.0        # rotations of interest within this angle (on the sphere) of one are covered by one cell
 cdef double SHARE = 0.4         # of the possible gain: one choice with more of it is made, else the cell is split
 
 
