@@ -25,7 +25,7 @@ endif
 .PHONY: moved
 moved:
 
-.venv/.ready: requirements.lock pyproject.toml .ci/setup .ci/viewer.py $(wildcard flashrmsd_cy/*.pyx flashrmsd_cy/*.pxd)
+.venv/.ready: requirements.lock pyproject.toml .ci/setup .ci/viewer.py $(wildcard flashrmsd_cy/*.pyx flashrmsd_cy/*.px[di])
 	@sh .ci/setup
 
 demo: .venv/.ready
