@@ -29,6 +29,7 @@ from _rmsd_peers import Answer, FlashRMSD, Library, Obrms
 from _rmsd_reference import Stored
 
 Row = dict[str, Any]
+SLOW_CONFORMERS = 25
 CLASSES = (1, 2, 10, 100, 1000, 10**5, 10**7, float("inf"))
 
 
@@ -109,7 +110,7 @@ class Field:
         for _ in range(self.size.repeats):
             for program in (self.ours, *self.peers):
                 known = best.get(program.name)
-                if known and (known.why or (known.seconds or 0) > 1):
+                if program.name in skip or (known and (known.why or known.seconds > 1)):
                     continue
                 if program is not self.ours and not always and self.late():
                     best.setdefault(program.name, Answer(why="left out: the time of the run was used up"))
@@ -161,8 +162,12 @@ def drugs(field: Field) -> list[Row]:
     for name in field.size.drugs:
         example, x = drug(name, field.size.drug_conformers)
         for align in (False, True):
-            answers = field.race(example, x, align, {}, limit=60.0, always=True)
-            rows += _rows("drugs", example, x, align, "ETKDG", answers)
+            # spyrmsd takes milliseconds a pair: fewer conformers for it.
+            for part, slow in ((x, False), (x[:SLOW_CONFORMERS], True)):
+                skip = {p.name: "" for p in field.peers if (p.name == "spyrmsd") != slow}
+                answers = field.race(example, part, align, skip, limit=60.0, always=True)
+                every = _rows("drugs", example, part, align, "ETKDG", answers)
+                rows += [r for r in every if r["program"] not in skip and (r["program"] == "spyrmsd") == slow]
     for row in rows:
         worst = row["differs_from_ours"]
         assert worst is None or worst < 2e-4, f"{row['molecule']}: {row['program']} differs by {worst:.1e} Å"

@@ -38,7 +38,7 @@ def whole_processes(field: Field) -> list[Row]:
                         "python -c pass": lambda: process([sys.executable, "-c", "pass"], 30),
                     }
                     if not field.obrms.absent:
-                        tools["obrms"] = lambda w=whole, m=align: field.obrms.run([w], m, 20)
+                        tools["obrms"] = lambda w=whole, m=align: field.obrms.run([w], m, 10)
                     if not field.c.absent:
                         for key, paths in cut.items():
                             tools[f"flashrmsd_c, {key}"] = lambda p=paths, m=align: field.c.run(p, m, 60)
