@@ -621,7 +621,7 @@ cdef class Rotations:
             if most > SHARE * total:
                 self._choose(cell, widest, INFINITY)
             elif open >= 0:
-                self._split(cell)
+                self._split(cell, c, value, INFINITY)
             return
         self._rotate_star(cell)
         link = open
@@ -640,7 +640,7 @@ cdef class Rotations:
         if widest >= 0 and most > SHARE * total:
             self._choose(cell, widest, here + total - most)
         else:
-            self._split(cell)
+            self._split(cell, c, value, total)
 
     cdef double _complete(self, const Cell *cell, double *c) noexcept nogil:
         """`star`: the best completion of the state for the rotation in the middle; OUT c its covariance.
@@ -704,12 +704,18 @@ cdef class Rotations:
             part.bound = bound
             self._offer(&part)
 
-    cdef void _split(self, const Cell *cell) noexcept nogil:
+    cdef void _split(self, const Cell *cell, const double *c, double value, double gain) noexcept nogil:
+        """Into eight cells; what holds of the whole, the form of `star` and the gain over it, holds of each."""
         cdef Cell part
+        cdef double bound
         cdef int i
         for i in range(8):
             eighth(cell, i, &part)
             place(&part, self.states[cell.state].frame)
+            if gain < INFINITY:
+                bound = within(c, part.q, part.radius, value) + gain
+                if bound < part.bound:
+                    part.bound = bound
             self._offer(&part)
 
     # -- maps of one state in one cell, listed ------------------------------------------------------------------------
