@@ -73,7 +73,8 @@ def test_name_and_tags(wheel):
 def test_everything_and_nothing_else(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     compiled = {name for name in held if name.endswith((".so", ".pyd"))}
-    assert [name.split(".")[0] for name in compiled] == ["flashrmsd_cy/_search"]
+    extensions = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    assert {name.split(".")[0] for name in compiled} == {module["name"].replace(".", "/") for module in extensions}
     wanted = set()
     for name in SOURCES:
         for path in (ROOT / name).rglob("*"):
