@@ -86,11 +86,11 @@ cdef class Rotations:
     cdef double cd, sd
     cdef bint relative
     cdef double[:, ::1] image, star_mean
-    cdef int[::1] star, trial, chosen, column_start, column, todo, hold
+    cdef int[::1] star, star_branch, trial, chosen, column_start, column, todo
     cdef double[::1] value, branch_value, cost, hu, hv, slack, above
     cdef int[::1] match, way
     cdef unsigned char[::1] used, taken
-    cdef long long[::1] number_of, above_of
+    cdef long long[::1] number_of, star_of, above_of
     cdef long long number
     cdef Scratch work
     # the search
@@ -137,6 +137,7 @@ cdef class Rotations:
         self.group_mean, self.group_spread = rows(self.n_groups, 9), doubles(self.n_groups)
         self.image = rows(self.n, 3)
         self.star, self.trial = ints(self.n), ints(self.n)
+        self.star_branch, self.star_of = ints(self.n_nodes), longs(self.n_nodes)
         widest, n_columns = max(plan.group_size, default=0) + 1, sum(plan.group_size)
         self.column_start, self.column = ints(self.n_groups + 1), ints(n_columns)
         for group, size in enumerate(plan.group_size):
@@ -262,10 +263,14 @@ cdef class Rotations:
         """Least cost of a node for the cell at hand, each node once: −Σ a·U b, or how much less than `star` it can be."""
         cdef Py_ssize_t branch, x
         cdef double total, best = INFINITY
+        cdef long long star = self.number - 1
         if self.number_of[node] == self.number:
             return self.value[node]
         for branch in range(self.node_start[node], self.node_start[node + 1]):
-            total = -self._gain(branch) if self.relative else -self._product(branch)
+            if not self.relative:
+                total = -self._product(branch)
+            else:       # against itself `star` gains nothing
+                total = 0.0 if self.star_branch[node] == branch and self.star_of[node] == star else -self._gain(branch)
             for x in range(self.group_start[branch], self.group_start[branch + 1]):
                 total += self._assign(x)
             self.branch_value[branch] = total
@@ -378,6 +383,8 @@ cdef class Rotations:
         while top > 0:
             top -= 1
             branch = self.chosen[self.todo[top]]
+            self.star_branch[self.todo[top]] = <int>branch
+            self.star_of[self.todo[top]] = self.number
             for r in range(9):
                 c[r] += self.branch_cov[branch, r]
             for x in range(self.pair_start[branch], self.pair_start[branch + 1]):
