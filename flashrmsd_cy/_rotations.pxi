@@ -12,6 +12,7 @@
 
 cdef enum:
     MOST_LISTED = 30            # maps of a state in a cell that are listed instead of splitting it
+    MOST_TRIED = 3_000          # choices on the way to them
     MOST_CLIMBS = 3             # starts from different states
 cdef double WIDE = 0.5          # in cells with a larger radius no gains are computed
 cdef double AROUND = 1.0        # rotations of interest within this angle (on the sphere) of one are covered by one cell
@@ -95,6 +96,7 @@ cdef class Rotations:
     cdef Scratch work
     # the search
     cdef double tolerance
+    cdef int often              # steps from one look at the clock to the next
     cdef Cell *cells
     cdef Py_ssize_t n_cells, cell_room
     cdef State *states
@@ -102,7 +104,7 @@ cdef class Rotations:
     cdef int *link_item
     cdef int *link_next
     cdef Py_ssize_t n_links, link_room
-    cdef int listed
+    cdef int listed, tried
     cdef Watch watch
 
     def __cinit__(self):
@@ -150,6 +152,7 @@ cdef class Rotations:
         self.work.hu, self.work.hv, self.work.slack = &self.hu[0], &self.hv[0], &self.slack[0]
         self.work.match, self.work.way, self.work.used = &self.match[0], &self.way[0], &self.used[0]
         self.number = 0
+        self.often = 1 if self.n_branches + len(plan.child) > 2000 else 64
 
     def _find_leaders(self):
         leaders = {}
@@ -427,6 +430,10 @@ cdef class Rotations:
                 self._keep(&self.star[0], value)
                 if self.pair.enough:
                     return
+            if self.often == 1:
+                self.watch.look(self.pair)
+                if self.pair.stopped:
+                    return
             eigen(c, q)
 
     cdef inline void _take(self, Py_ssize_t branch, int *mapping, double *c) noexcept nogil:
@@ -531,7 +538,7 @@ cdef class Rotations:
             if self.pair.upper <= self._bar():
                 return
             self.pair.steps += 1
-            if self.pair.steps % 64 == 0:
+            if self.pair.steps % self.often == 0:
                 self.watch.look(self.pair)
             if self.pair.steps > self.pair.step_limit or self.pair.stopped:
                 self.pair.stopped = True
@@ -553,7 +560,7 @@ cdef class Rotations:
                 if most < bound < last:
                     most = bound
                     best = state
-            if best < 0 or self.pair.enough:
+            if best < 0 or self.pair.enough or self.pair.stopped:
                 return
             last = most
             eigen(self.states[best].form, q)
@@ -737,10 +744,13 @@ cdef class Rotations:
             link = self.link_next[link]
         for e in range(9):
             c[e] = self.states[cell.state].cov[e]
-        self.listed = 0
+        self.listed = self.tried = 0
         self._visit(head, slack, c, cell.state)
         self.n_links = mark
-        return self.listed <= MOST_LISTED and not self.pair.stopped
+        return not self._is_enough()
+
+    cdef inline bint _is_enough(self) noexcept nogil:
+        return self.listed > MOST_LISTED or self.tried > MOST_TRIED or self.pair.stopped
 
     cdef void _visit(self, int head, double slack, const double *fixed, Py_ssize_t state) noexcept nogil:
         """All completions from a list of open nodes (≥ 0) and groups (−1 − group) that cost at most `slack` more."""
@@ -748,7 +758,8 @@ cdef class Rotations:
         cdef double value, regret
         cdef int item, rest, fresh, e
         cdef Py_ssize_t branch, x, mark = self.n_links
-        if self.listed > MOST_LISTED or self.pair.stopped:
+        self.tried += 1
+        if self._is_enough():
             return
         if head < 0:
             self.listed += 1
@@ -790,6 +801,7 @@ cdef class Rotations:
         cdef int k = self.group_size[group], column
         cdef Py_ssize_t first = self.child_start[group] + row * k, out = self.column_start[group], mark = self.n_links
         cdef double left
+        self.tried += 1
         if row == k:
             self._visit(rest, slack, fixed, state)
             return
@@ -801,7 +813,7 @@ cdef class Rotations:
             self._visit_rows(group, row + 1, self._link(self.child[first + column], rest), left, fixed, state)
             self.taken[out + column] = 0
             self.n_links = mark
-            if self.listed > MOST_LISTED or self.pair.stopped:
+            if self._is_enough():
                 return
 
     cdef void _reduce(self, Py_ssize_t group) noexcept nogil:
