@@ -1,5 +1,7 @@
 """The search over rotations and choices, against trying all maps of molecules that have few enough."""
 
+import time
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -103,3 +105,14 @@ def test_decisions_agree_with_values(name):
                 assert (near == 0) == (value < threshold), (kind, threshold)
                 if near == 0:
                     assert value - 2e-7 <= search.nearest < threshold
+
+
+@pytest.mark.parametrize("n", [30, 120])
+def test_stops_in_time_where_nothing_is_bonded(n):
+    plan, _, _ = Molecule([18] * n, [])._prepared()
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(size=(2, n, 3))
+    started = time.monotonic()
+    upper, lower, exact = _fit(Search(plan), a, b, deadline=started + 0.2)
+    assert not exact and lower <= upper
+    assert time.monotonic() - started < 20
