@@ -25,6 +25,7 @@ import numpy as np
 from _rmsd_molecules import Example, Float, sdf
 
 START_LIMIT_S = 60.0
+AT_LEAST_S = 0.02  # of work by a library, in repeats if need be
 START_S = 0.1  # of the process that starts a program
 LAUNCHER = """
 import os, sys, time
@@ -150,7 +151,14 @@ def _serve(name: str, pipe: Connection) -> None:
         except EOFError:
             return
         try:
-            pipe.send(LIBRARIES[name](example, x, align, **options))
+            best = LIBRARIES[name](example, x, align, **options)
+            # What takes no time is asked again, or the first touch of code and memory would count.
+            spent = best.seconds
+            while spent < AT_LEAST_S and not options:
+                again = LIBRARIES[name](example, x, align)
+                spent += again.seconds + again.preparation
+                best = min(best, again, key=lambda answer: answer.seconds)
+            pipe.send(best)
         except Exception as error:
             pipe.send(Answer(why=f"{type(error).__name__}: {str(error)[:200]}"))
 

@@ -175,7 +175,10 @@ def _scatter(path: Path, rows: Sequence[Row], column: str, label: str) -> None:
         axis.set_ylim(low, high)
     axes[0][0].set_ylabel("µs per pair")
     axes[0][0].set_ylim(None, 12 * axes[0][0].get_ylim()[1])
-    axes[0][0].legend(fontsize=8, loc="lower right", title="× = no answer in time", title_fontsize=8)
+    marks, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(
+        marks, names, fontsize=9, loc="outside lower center", ncols=len(names) + 1, title="× no answer in time"
+    )
     _save(figure, path)
 
 
@@ -202,16 +205,13 @@ def _lines(path: Path, rows: Sequence[Row]) -> None:
         axis.set(title=f"{kind} conformers", xlabel="|Aut|")
         axis.grid(alpha=0.25)
     axes[0][0].set_ylabel("µs per pair; dotted: in place")
-    axes[0][0].legend(fontsize=7)
+    marks, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(marks, names, fontsize=8, loc="outside lower center", ncols=3)
     _save(figure, path)
 
 
 def _bars(path: Path, rows: Sequence[Row]) -> None:
-    shown = [
-        r
-        for r in rows
-        if r["seconds"] is not None and "own figure" not in r["program"] and "hundreds" not in r["program"]
-    ]
+    shown = [row for row in rows if not row["program"].endswith(("own figure", "by hundreds"))]
     figure, axes = _panels(2)
     for axis, mode in zip(axes[0], MODES, strict=True):
         here = [row for row in shown if row["mode"] == mode]
@@ -219,26 +219,34 @@ def _bars(path: Path, rows: Sequence[Row]) -> None:
         programs = list(dict.fromkeys(row["program"] for row in here))
         for place, program in enumerate(programs):
             name = program.split(",")[0]
-            heights = [
-                median(
-                    [1e3 * row["seconds"] for row in here if (row["program"], row["conformers"]) == (program, k)] or [0]
-                )
-                for k in sizes
-            ]
+            times = {k: [] for k in sizes}
+            for row in here:
+                if row["program"] == program and row["seconds"] is not None:
+                    times[row["conformers"]].append(1e3 * row["seconds"])
+            heights = [median(times[k] or [0]) for k in sizes]
             x = [i + (place - (len(programs) - 1) / 2) * 0.8 / len(programs) for i in range(len(sizes))]
-            drawn = axis.bar(
-                x,
-                heights,
-                0.75 / len(programs),
-                color=COLOURS.get(name, "#999999"),
-                label=NAMES.get(name, name).split(" (w")[0],
-            )
-            axis.bar_label(drawn, [f"{h:,.0f}" if h else "no end" for h in heights], fontsize=7)
+            colour = COLOURS.get(name, "#999999")
+            label = NAMES.get(name, name).split(" (w")[0]
+            drawn = axis.bar(x, heights, 0.75 / len(programs), color=colour, label=label)
+            axis.bar_label(drawn, [f"{height:,.0f}" if height else "" for height in heights], fontsize=7)
+            for at, height in zip(x, heights, strict=True):
+                if not height:
+                    axis.text(
+                        at,
+                        0.02,
+                        "no answer in time",
+                        rotation=90,
+                        ha="center",
+                        fontsize=7,
+                        color=colour,
+                        transform=axis.get_xaxis_transform(),
+                    )
         axis.set_yscale("log")
         axis.set_xticks(range(len(sizes)), [f"{k}" for k in sizes])
         axis.set(title="flashrmsd FILE -x" + (" -m" if mode == "minimised" else ""), xlabel="conformers in the file")
     axes[0][0].set_ylabel("ms, whole process")
-    axes[0][0].legend(fontsize=8, loc="upper left")
+    marks, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(marks, names, fontsize=9, loc="outside lower center", ncols=len(names))
     _save(figure, path)
 
 
