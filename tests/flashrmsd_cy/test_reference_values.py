@@ -1,7 +1,6 @@
 """Stored values of 222 molecules (PDB ligands and synthetic families): brute force, or another exact program.
 
-The numbers are read from ``../shared/data/rmsd`` beside the repository. Molecules whose fit takes longer than a moment
-are left to the benchmark, which tries all.
+The numbers are read from ``../shared/data/rmsd`` beside the repository: all 309 files, both modes.
 """
 
 import csv
@@ -24,9 +23,6 @@ if FOLDER.is_dir():
             ROWS[row["file"], row["atoms"]].append(row)
 
 pytestmark = pytest.mark.skipif(not ROWS, reason=f"no reference values at {FOLDER}")
-SMALL = [key for key, rows in ROWS.items() if float(rows[0]["n_automorphisms"]) <= 5000]
-LARGE = [key for key, rows in ROWS.items() if float(rows[0]["n_automorphisms"]) > 5000]
-FIT_QUICKLY = [("I8P", "heavy"), ("5A2", "heavy"), ("COB_H", "all")]
 
 
 def _read(name, atoms):
@@ -55,31 +51,23 @@ def _in_one_order(name, atoms):
 
 def _check(name, atoms, *, align):
     column = "min_sc_rmsd" if align else "sc_rmsd"
-    rows = [row for row in ROWS[name, atoms] if row[column]]
+    rows = ROWS[name, atoms]
     molecule, positions = _in_one_order(name, atoms)
     assert molecule.n_automorphisms == pytest.approx(float(rows[0]["n_automorphisms"]), rel=1e-5)
     matrix = rmsd_matrix(positions, molecule, align=align)
     for row in rows:
-        assert matrix[int(row["i"]), int(row["j"])] == pytest.approx(float(row[column]), abs=1e-5), row
+        if row[column]:  # some fits of huge groups have no stored value
+            assert matrix[int(row["i"]), int(row["j"])] == pytest.approx(float(row[column]), abs=1e-5), row
 
 
-@pytest.mark.parametrize(("name", "atoms"), SMALL[::10])
-def test_both_modes(name, atoms):
-    _check(name, atoms, align=False)
-    _check(name, atoms, align=True)
+@pytest.mark.parametrize("part", range(6))
+def test_every_value(part):
+    for name, atoms in list(ROWS)[part::6]:
+        _check(name, atoms, align=False)
+        _check(name, atoms, align=True)
 
 
-@pytest.mark.parametrize(("name", "atoms"), LARGE[::3])
-def test_in_place_with_many_mappings(name, atoms):
-    _check(name, atoms, align=False)
-
-
-@pytest.mark.parametrize(("name", "atoms"), FIT_QUICKLY)
-def test_fit_with_many_mappings(name, atoms):
-    _check(name, atoms, align=True)
-
-
-@pytest.mark.parametrize(("name", "atoms"), SMALL[3::60])
+@pytest.mark.parametrize(("name", "atoms"), list(ROWS)[3::60])
 def test_records_as_they_are(name, atoms):
     """Each record with its own order of atoms and bonds."""
     records = list(_read(name, atoms))
@@ -87,4 +75,5 @@ def test_records_as_they_are(name, atoms):
         (first, a), (second, b) = records[int(row["i"])], records[int(row["j"])]
         for align, column in ((False, "sc_rmsd"), (True, "min_sc_rmsd")):
             result = rmsd(a, b, first, second, align=align)
-            assert result.value == pytest.approx(float(row[column]), abs=1e-5)
+            assert result.status == "exact"
+            assert not row[column] or result.value == pytest.approx(float(row[column]), abs=1e-5)
