@@ -50,3 +50,13 @@ def test_everything_named_is_there():
 def test_one_version():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert flashrmsd_cy.__version__ == project["version"]
+
+
+def test_the_example_of_the_readme_prints_what_it_says(capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = (part for part in readme.split("```")[1::2] if part.startswith("python\nfrom flashrmsd_cy"))
+    exec(example.removeprefix("python\n"), {})
+    printed = capsys.readouterr().out.splitlines()
+    (promised,) = (line.split("#")[1].strip() for line in example.splitlines() if line.startswith("print(result."))
+    assert printed[0] == promised
+    assert printed[1:] == ["[[0. 0.]", " [0. 0.]]"]
