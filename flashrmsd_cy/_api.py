@@ -494,7 +494,7 @@ def neighbours(
                 if near < 0:
                     break
                 known[row, near] = known[near, row] = search.nearest
-                others = others[int(np.searchsorted(others, near)) + 1 :]
+                others = others[int(np.flatnonzero(others == near)[0]) + 1 :]  # they come in the order of their bounds
                 # By way of the first, which is likely to be the nearest. In the fixed frame a search is as cheap.
                 if first and align:
                     through = search.nearest + known[near, others]
