@@ -488,7 +488,7 @@ def neighbours(
             others = left[: profiles.undecided(row, everyone[:row], threshold, left)]
             first = True
             while len(others):
-                near, finished = search.first_near(x, others, row, threshold, align, deadline)
+                near, finished = search.first_near(x, others, row, threshold, align, deadline, counter)
                 if not finished:
                     return row, int(others[0])
                 if near < 0:
@@ -632,7 +632,7 @@ def _share(
         except BaseException as error:
             end = error
         if end is not None:
-            counter[0] = NO_MORE  # the others finish what they have in hand
+            counter[0] = NO_MORE  # the others stop, too
         molecule._searches.append(search)
         ends.append(end)
 
@@ -640,8 +640,14 @@ def _share(
     for helper in helpers:
         helper.start()
     run()
-    for helper in helpers:
-        helper.join()
+    try:
+        for helper in helpers:
+            helper.join()
+    except BaseException:  # an interrupt while the others were at their last pairs
+        counter[0] = NO_MORE
+        for helper in helpers:
+            helper.join()
+        raise
     for end in ends:
         if isinstance(end, BaseException):
             raise end

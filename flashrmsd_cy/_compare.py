@@ -353,8 +353,14 @@ def in_threads(search: Search, x: memoryview[float], out: memoryview[float], ali
     for other in others:
         other.start()
     work(search)
-    for other in others:
-        other.join()
+    try:
+        for other in others:
+            other.join()
+    except BaseException:  # an interrupt while the others were at their last pairs
+        counter[0] = STOP
+        for other in others:
+            other.join()
+        raise
     if errors:
         raise errors[0]
 

@@ -14,6 +14,7 @@ cdef enum:
     MOST_LISTED = 30            # maps of a state in a cell that are listed instead of splitting it
     MOST_TRIED = 3_000          # choices on the way to them
     MOST_CLIMBS = 3             # starts from different states
+cdef long long GIVE_UP = 1 << 59   # so large is no counter of rows: all threads are told to stop
 cdef double WIDE = 0.5          # in cells with a larger radius no gains are computed
 cdef double AROUND = 1.0        # rotations of interest within this angle (on the sphere) of one are covered by one cell
 cdef double SHARE = 0.4         # of the possible gain: one choice with more of it is made, else the cell is split
@@ -46,9 +47,10 @@ cdef struct State:              # some choices of a plan are made, others are op
 
 @cython.final
 cdef class Watch:
-    """Looks up now and then, whether time is over or the user interrupts."""
+    """Looks up now and then, whether time is over, the user interrupts, or another thread gave up."""
 
     cdef object pending         # the exception to raise when the search has ended
+    cdef long long *counter     # of the threads that share the work, or NULL
 
     cdef void look(self, Fit *pair) noexcept nogil:
         with gil:
@@ -58,6 +60,8 @@ cdef class Watch:
                 self.pending = error
                 pair.stopped = True
             if time.monotonic() > pair.deadline:
+                pair.stopped = True
+            if self.counter != NULL and self.counter[0] >= GIVE_UP:
                 pair.stopped = True
 
 

@@ -41,5 +41,12 @@ class Search:
         deadline: float | None = None,
     ) -> tuple[int, int] | None: ...
     def first_near(
-        self, positions: Any, kept: Any, row: int, threshold: float, align: bool, deadline: float | None = None
+        self,
+        positions: Any,
+        kept: Any,
+        row: int,
+        threshold: float,
+        align: bool,
+        deadline: float | None = None,
+        counter: array[int] | None = None,
     ) -> tuple[int, bool]: ...

@@ -21,6 +21,7 @@ from flashrmsd_cy._horn cimport add, eigen, exceeds, largest, nuclear_bound, rot
 cdef enum:
     TILE = 8                    # rows of a matrix that are filled together
     BLOCK_STEPS = 1_000        # nodes of the search over blocks before the search over rotations takes over
+    PATIENCE = 200_000          # entries of plans that are passed, about, from one look at the clock to the next
 
 cdef extern from *:
     """
@@ -93,6 +94,7 @@ cdef class Search:
     cdef Fit pair
     cdef Watch watch
     cdef Rotations rotations    # made when a pair first needs it
+    cdef Py_ssize_t often             # pairs from one look at the clock to the next
     cdef double within_square         # Σ below which a pair counts as near; −1: not asked
     cdef readonly double nearest      # RMSD (Å) of a mapping of the pair that first_near found, below its threshold
     cdef long long block_limit
@@ -128,6 +130,7 @@ cdef class Search:
         self.best_map = ints(self.n)
         self.own_a, self.own_b = doubles(3 * self.n), doubles(3 * self.n)
         self.watch = Watch()
+        self.often = max(1, PATIENCE // (self.n_distinct + self.n_branches + len(plan.child) + 1))
         self.rotations = None
         self._take_blocks(blocks)
 
@@ -422,12 +425,13 @@ cdef class Search:
                 total += d * d
         return total
 
-    def _limits(self, step_limit, deadline):
+    def _limits(self, step_limit, deadline, long long[::1] counter=None):
         self.pair.step_limit = (1 << 62) if step_limit is None else step_limit
         self.block_limit = min(self.pair.step_limit, BLOCK_STEPS)
         self.pair.deadline = INFINITY if deadline is None else deadline
         self.within_square = -1.0
         self.watch.pending = None
+        self.watch.counter = NULL if counter is None else &counter[0]
 
     def fit(self, const double[:, ::1] a, const double[:, ::1] b, int[::1] mapping, double[:, ::1] rotation,
             double[::1] translation, step_limit=None, deadline=None):
@@ -480,15 +484,16 @@ cdef class Search:
         """RMSD (Å) of all pairs of k conformers, shared with other threads: each calls this on a search of its own.
 
         OUT out (k, k): symmetric; the diagonal is left alone. IN counter (1,): the next tile of rows, 0 at first; all
-        threads share it, and a large number there stops them. Returns the first pair that a limit stopped, or None.
+        threads share it, and a large number there stops them, soon also within a pair. Returns the first pair that a
+        limit stopped, or None.
         """
         cdef Py_ssize_t k = positions.shape[0], step = 3 * self.n, row, other, first, last, n_tiles = (k + TILE - 1) // TILE
         cdef const double *x = &positions[0, 0, 0] if k > 0 else NULL
         cdef double *centred = NULL
         cdef const double *squares = NULL
         cdef double d
-        cdef long long tile
-        self._limits(step_limit, deadline)
+        cdef long long tile, pairs = 0
+        self._limits(step_limit, deadline, counter)
         if k < 2:
             return None
         if align:
@@ -502,10 +507,14 @@ cdef class Search:
                 tile = FETCH_NEXT(&counter[0])
                 if tile >= n_tiles:
                     break
-                self.watch.look(&self.pair)
                 # The longest rows first, so that no thread is left with a long one at the end.
                 last = k - tile * TILE
                 first = last - TILE if last > TILE else 0
+                row = last - 1
+                other = 0
+                self.watch.look(&self.pair)
+                if self.pair.stopped:       # now: the next pair begins with a clean slate
+                    break
                 for other in range(last - 1):
                     for row in range(max(first, other + 1), last):
                         d = self._one(x + step * row, x + step * other,
@@ -513,6 +522,11 @@ cdef class Search:
                         if self.pair.stopped:
                             break
                         out[row, other] = out[other, row] = d
+                        pairs += 1
+                        if pairs % self.often == 0:
+                            self.watch.look(&self.pair)
+                            if self.pair.stopped:
+                                break
                     if self.pair.stopped:
                         break
         free(centred)
@@ -529,8 +543,8 @@ cdef class Search:
         cdef double *centred_a = NULL
         cdef double *centred_b = NULL
         cdef double d
-        cdef long long row = -1
-        self._limits(step_limit, deadline)
+        cdef long long row = -1, pairs = 0
+        self._limits(step_limit, deadline, counter)
         if k == 0 or m == 0:
             return None
         x = &a[0, 0, 0]
@@ -547,13 +561,21 @@ cdef class Search:
                     row = FETCH_NEXT(&counter[0])
                     if row >= k:
                         break
+                    other = 0
                     self.watch.look(&self.pair)
+                    if self.pair.stopped:
+                        break
                     for other in range(m):
                         d = self._one(x + step * row, y + step * other,
                                       x[step * k + row] + y[step * m + other] if align else 0.0, align)
                         if self.pair.stopped:
                             break
                         out[row, other] = d
+                        pairs += 1
+                        if pairs % self.often == 0:
+                            self.watch.look(&self.pair)
+                            if self.pair.stopped:
+                                break
         finally:
             free(centred_a)
             free(centred_b)
@@ -562,7 +584,7 @@ cdef class Search:
         return (row, other) if self.pair.stopped else None
 
     def first_near(self, const double[:, :, ::1] positions, const Py_ssize_t[::1] kept, Py_ssize_t row,
-                   double threshold, bint align, deadline=None):
+                   double threshold, bint align, deadline=None, long long[::1] counter=None):
         """The first entry of `kept` whose conformer is nearer than `threshold` (Å) to conformer `row`.
 
         Returns (that conformer or -1, whether every comparison was finished). The search of a pair ends as soon as
@@ -573,7 +595,7 @@ cdef class Search:
         cdef double middle[3]
         cdef double total, squares_a = 0.0, squares_b
         cdef Py_ssize_t x, other, found = -1
-        self._limits(None, deadline)
+        self._limits(None, deadline, counter)
         self.within_square = threshold * threshold * self.n
         with nogil:
             self.pair.stopped = False
@@ -591,6 +613,8 @@ cdef class Search:
                     found = other
                     self.nearest = sqrt(max(total, 0.0) / self.n)
                     break
+                if (x + 1) % self.often == 0:
+                    self.watch.look(&self.pair)
                 if self.pair.stopped:
                     break
         if self.watch.pending is not None:

@@ -2,11 +2,12 @@
 
 import threading
 import time
+from array import array
 
 import numpy as np
 import pytest
 
-from flashrmsd_cy import Molecule, rmsd, rmsd_matrix
+from flashrmsd_cy import Molecule, SearchLimitError, rmsd, rmsd_matrix, rmsd_table
 from flashrmsd_cy._reference import brute_force
 from flashrmsd_cy._search import Search
 
@@ -90,3 +91,33 @@ def test_the_pair_loop_releases_the_gil():
         ticks += 1
     thread.join()
     assert ticks >= 3
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_a_time_limit_stops_many_easy_pairs(align):
+    """Each of them is over long before the search of a pair looks at the clock."""
+    molecule = Molecule([6, 7, 8], [(0, 1), (1, 2)])
+    positions = np.random.default_rng(0).normal(size=(20, 3, 3))
+    assert molecule.n_automorphisms == 1
+    with pytest.raises(SearchLimitError):
+        rmsd_matrix(positions, molecule, align=align, time_limit_s=0.0)
+    with pytest.raises(SearchLimitError):
+        rmsd_table(positions, positions, molecule, align=align, time_limit_s=0.0)
+
+
+@pytest.mark.parametrize("method", ["matrix_rows", "table_rows", "first_near"])
+def test_other_threads_stop_within_a_pair(method):
+    """The pair alone would take until the deadline: 24 like atoms in a cloud."""
+    molecule = Molecule([6] * 24, [])
+    x = np.random.default_rng(1).normal(size=(2, 24, 3))
+    search, out, counter = molecule._search(), np.full((2, 2), np.nan), array("q", [0])
+    deadline, threshold = time.monotonic() + 60, 0.71
+    calls = {
+        "matrix_rows": lambda: search.matrix_rows(x, out, counter, True, None, deadline),
+        "table_rows": lambda: search.table_rows(x, x[::-1].copy(), out, counter, True, None, deadline),
+        "first_near": lambda: search.first_near(x, np.array([0]), 1, threshold, True, deadline, counter),
+    }
+    threading.Timer(0.2, counter.__setitem__, (0, 1 << 60)).start()
+    found = calls[method]()
+    assert found == ((-1, False) if method == "first_near" else (1, 0) if method == "matrix_rows" else (0, 0))
+    assert time.monotonic() < deadline - 30
