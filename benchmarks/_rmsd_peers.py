@@ -25,7 +25,7 @@ import numpy as np
 from _rmsd_molecules import Example, Float, sdf
 
 START_LIMIT_S = 60.0
-AT_LEAST_S = 0.02  # of work by a library, in repeats if need be
+AT_LEAST_S = 0.05  # of work by a library, in repeats if need be
 START_S = 0.1  # of the process that starts a program
 LAUNCHER = """
 import os, sys, time
