@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from math import isfinite, sqrt
+from math import sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -23,10 +23,12 @@ from flashrmsd_cy.errors import RMSDError, SearchLimitError
 
 Float = NDArray[np.float64]
 NO_MORE = 1 << 60
+MOST = 1e60  # Å; the search multiplies up to four coordinates
+MOST_SQUARES = MOST**2
 _COUNTING = threading.Lock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Result:
     """Symmetry-corrected RMSD of one pair, with the mapping that attains it.
 
@@ -543,10 +545,14 @@ def _finite(x: NDArray, name: str) -> Float:
     if x.dtype.kind not in "fiu":
         raise RMSDError(f"{name} has type {x.dtype}, expected real numbers in Å")
     x = np.ascontiguousarray(x, dtype=np.float64)
-    # One product is much faster than a test of each number, and is finite unless one is not (or is absurdly large).
-    if not isfinite(np.vdot(x, x)) and not np.isfinite(x).all():
-        where = np.argwhere(~np.isfinite(x))[0].tolist()
-        raise RMSDError(f"{name} has {x[tuple(where)]} at index {where}: coordinates must be finite")
+    # One product is much faster than a test of each number.
+    if not np.vdot(x, x) <= MOST_SQUARES:
+        where = np.argwhere(~(np.abs(x) <= MOST))
+        if len(where):
+            where = where[0].tolist()
+            raise RMSDError(
+                f"{name} has {x[tuple(where)]} at index {where}: coordinates must be finite, and at most {MOST:g} Å"
+            )
     return x
 
 
@@ -693,12 +699,12 @@ def _given_indices(
 def _unsearched(
     a: Float, b: Float, order: NDArray[np.int32] | None, molecule: Molecule, other: Molecule, align: bool
 ) -> Result:
-    """Bounds when the molecule could not be prepared: any one mapping from above, atom-wise least costs from below."""
+    """Bounds when the molecule could not be prepared: any one mapping from above, sorted positions from below."""
     n = len(a)
-    # Without other knowledge every atom may go to every atom of its label; a fit can always reach zero.
-    alike = np.array([[x == y for y in molecule._plain.labels] for x in molecule._plain.labels])
-    squares = np.where(alike, ((a[:, None] - b[None]) ** 2).sum(-1), np.inf)
-    lower = 0.0 if align else sqrt(max(squares.min(0).sum(), squares.min(1).sum()) / n)
+    # Without other knowledge every atom may go to every atom of its label.
+    codes = {label: code for code, label in enumerate(dict.fromkeys(molecule._plain.labels))}
+    classes = array("i", [codes[label] for label in molecule._plain.labels])
+    lower = Profiles(np.stack([a, b]), classes, align).lower(0, 1)
     rotation, translation = np.eye(3), np.zeros(3)
     if align:
         ca, cb = a.mean(0), b.mean(0)

@@ -355,11 +355,13 @@ cdef class Topologies:
         return found
 
     cdef int _coordinate(self, const char *p, const char *end, Py_ssize_t line, list problems) except -1:
-        """Append one coordinate. Returns 0 if there is none; one that is not finite is a problem."""
+        """Append one coordinate. Returns 0 if there is none; one that is not finite, or absurdly large, is a problem."""
         cdef double value = 0.0
         cdef int kind = number(p, end, &value)
         if kind == 2:
             problems.append(f"line {line}: the coordinate {value} is not finite")
+        elif kind == 1 and not -1e60 <= value <= 1e60:  # the search multiplies up to four of them
+            problems.append(f"line {line}: the coordinate {value} is larger than 1e+60 Å")
         put(&self.places, <const char *>&value, sizeof(double))
         return kind
 

@@ -265,6 +265,7 @@ class TestLimits:
         exact = rmsd(self.x[0], self.x[1], self.arms, align=align).value
         assert bound.status == "bound" and bound.n_automorphisms is None
         assert bound.lower <= exact <= bound.upper
+        assert bound.lower > 0
 
     def test_time_limit(self):
         result = rmsd(self.x[0], self.x[1], self.arms, align=True, time_limit_s=1e-4)
@@ -396,3 +397,15 @@ def test_atoms_that_are_not_compared_have_no_partner(conformers):
     assert result.value == rmsd(conformers[0][:2], conformers[1][:2], Molecule([6, 6], bonds[:1]), align=False).value
     assert rmsd_matrix(conformers, heavy, align=True).shape == (10, 10)
     assert Molecule(["C", "c", "H", "D", "T", 1, "h", "H"], bonds).n_automorphisms == ETHANE.n_automorphisms
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_absurdly_large_coordinates_are_refused(align):
+    """Their squares would overflow, and the RMSD be infinite or no number."""
+    propane = Molecule([6, 6, 6], [(0, 1), (1, 2)])
+    x = np.random.default_rng(0).normal(size=(2, 3, 3))
+    assert rmsd(x[0] * 1e59, x[1] * 1e59, propane, align=align).value == pytest.approx(
+        rmsd(*x, propane, align=align).value * 1e59
+    )
+    with pytest.raises(RMSDError, match=r"at index \[0, 0\]: coordinates must be finite, and at most 1e\+60"):
+        rmsd(x[0] * 1e200, x[1], propane, align=align)

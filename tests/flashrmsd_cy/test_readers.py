@@ -244,6 +244,7 @@ GOOD = {"v2000": ".sdf", "v3000": ".sdf", "mol2": ".mol2"}
         ("v3000", "COUNTS 3 2", "COUNTS x 2", "does not give the numbers of atoms and bonds"),
         ("v3000", "M  V30 COUNTS 3 2 0 0 0\n", "", "no line 'M  V30 COUNTS'"),
         ("v3000", "1.5000 0.0000", "1.5000 nan", "line \\d+: the coordinate nan is not finite"),
+        ("v3000", "1.5000 0.0000", "1.5000 1e200", "line \\d+: the coordinate 1e\\+200 is larger than 1e\\+60 Å"),
         ("v3000", "1.5000 0.0000", "1.5000 zero", "is not index, element, x, y, z"),
         ("v3000", "3 O 2.0000", "1 O 2.0000", "the atom index 1 is given twice"),
         ("v3000", "3 O 2.0000", "3 [C,O] 2.0000", "'\\[C,O\\]' is no element"),
