@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from math import sqrt
 from typing import Any, Literal
 
@@ -127,6 +127,7 @@ def rmsd(
     >>> result.value, result.mapping.tolist()
     (0.0, [0, 2, 1])
     """
+    _require_align(align)
     deadline = _deadline(time_limit_s)
     second = molecule if other is None else other
     a = _positions(a_positions, molecule, "a_positions")
@@ -243,6 +244,7 @@ def rmsd_matrix(
     >>> rmsd_matrix([a, b], [water, swapped], align=False).tolist()
     [[0.0, 0.0], [0.0, 0.0]]
     """
+    _require_align(align)
     deadline = _deadline(time_limit_s)
     first, x = _in_one_order(positions, molecule, node_limit, deadline)
     matrix = np.full((len(x), len(x)), np.nan)
@@ -295,6 +297,7 @@ def rmsd_table(
     >>> rmsd_table(x[:1], x, hydrogen, align=True).round(3).tolist()
     [[0.0, 0.05, 0.15]]
     """
+    _require_align(align)
     deadline = _deadline(time_limit_s)
     x = _conformers(a_positions, molecule, "a_positions")
     y = _templates(b_positions, molecule, other, node_limit, deadline)
@@ -346,13 +349,23 @@ def rmsd_stream(
     """
     if chunk < 1:
         raise RMSDError(f"chunk is {chunk}, expected one query or more")
+    _require_align(align)
     deadline = _deadline(time_limit_s)
     y = _templates(templates, molecule, other, node_limit, deadline)
     waiting = iter(queries)
     number = 0
     while taken := list(islice(waiting, chunk)):
         x = np.stack([_positions(q, molecule, f"query {number + i}") for i, q in enumerate(taken)])
-        yield from _table(x, y, molecule, align, threads, node_limit, deadline)
+        try:
+            yield from _table(x, y, molecule, align, threads, node_limit, deadline)
+        except SearchLimitError as error:
+            rows = [] if error.partial is None else list(error.partial)
+            done = list(takewhile(lambda row: not np.isnan(row).any(), rows))
+            yield from done
+            raise SearchLimitError(
+                f"the limit was met at query {number + len(done)}: raise node_limit or time_limit_s; "
+                "all queries before it have their answer"
+            ) from None
         number += len(taken)
 
 
@@ -400,6 +413,7 @@ def distinct(
     >>> distinct(x, hydrogen, 0.02, align=True)
     [0, 2]
     """
+    _require_align(align)
     deadline = _deadline(time_limit_s)
     x = _conformers(positions, molecule, "positions")
     _require_threshold(threshold)
@@ -472,6 +486,7 @@ def neighbours(
     >>> neighbours(x, hydrogen, 0.02, align=True).astype(int).tolist()
     [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     """
+    _require_align(align)
     deadline = _deadline(time_limit_s)
     x = _conformers(positions, molecule, "positions")
     _require_threshold(threshold)
@@ -511,7 +526,16 @@ def neighbours(
 
 
 def _deadline(time_limit_s: float | None) -> float | None:
-    return None if time_limit_s is None else time.monotonic() + time_limit_s
+    if time_limit_s is None:
+        return None
+    if not time_limit_s >= 0:
+        raise RMSDError(f"time_limit_s is {time_limit_s}, expected seconds, zero or more")
+    return time.monotonic() + time_limit_s
+
+
+def _require_align(align: bool) -> None:
+    if not isinstance(align, bool | np.bool_):
+        raise RMSDError(f"align is {align!r}, expected True (after the best fit) or False (nothing is moved)")
 
 
 def _passed(deadline: float | None) -> bool:
@@ -625,8 +649,8 @@ def _share(
     deadline: float | None,
 ) -> None:
     """Do the work in several threads, this one among them, each with a search of its own and one common counter."""
-    if threads < 1:
-        raise RMSDError(f"threads is {threads}, expected one or more")
+    if not isinstance(threads, int) or threads < 1:
+        raise RMSDError(f"threads is {threads!r}, expected a whole number, one or more")
     _prepared(molecule, node_limit, deadline)
     counter = array("q", [0])
     ends: list[tuple[int, int] | BaseException | None] = []

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flashrmsd_cy._stereo import Stereo
 
 MAX_LISTED_MAPS = 5000
+MOST_MAPS = 4096  # to other molecules that are remembered
 MOST_TYPES = 1 << 29
 OTHER_STEREO = "elements and bonds agree, configurations do not"
 NO_MAPPING = "every atom has a counterpart with like surroundings, but no mapping of all atoms keeps all bonds"
@@ -155,6 +156,8 @@ class Molecule:
             mapping = array("i", range(len(self._compared)))
         else:
             mapping = self._first_map(other, node_limit, deadline)
+        if len(self._maps_to) >= MOST_MAPS:
+            self._maps_to.pop(next(iter(self._maps_to), 0), None)  # another thread may have done the same
         # The other molecule is kept with the map, so that its id cannot be reused while the entry lives.
         self._maps_to[id(other)] = (other, mapping)
         return mapping

@@ -20,7 +20,7 @@ from flashrmsd_cy._horn cimport add, eigen, exceeds, largest, nuclear_bound, rot
 
 cdef enum:
     TILE = 8                    # rows of a matrix that are filled together
-    BLOCK_STEPS = 1_000        # nodes of the search over blocks before the search over rotations takes over
+    BLOCK_STEPS = 1_000         # nodes of the search over blocks before the search over rotations takes over
     PATIENCE = 200_000          # entries of plans that are passed, about, from one look at the clock to the next
 
 cdef extern from *:
@@ -609,9 +609,10 @@ cdef class Search:
                     total = self._fit(&self.own_a[0], &self.own_b[0], squares_a + squares_b, NULL)
                 else:
                     total = self._in_place(a, b)
-                if total < self.within_square:
+                # The root is compared, as whoever reads it from a matrix would.
+                self.nearest = sqrt(max(total, 0.0) / self.n)
+                if self.nearest < threshold:
                     found = other
-                    self.nearest = sqrt(max(total, 0.0) / self.n)
                     break
                 if (x + 1) % self.often == 0:
                     self.watch.look(&self.pair)

@@ -409,3 +409,48 @@ def test_absurdly_large_coordinates_are_refused(align):
     )
     with pytest.raises(RMSDError, match=r"at index \[0, 0\]: coordinates must be finite, and at most 1e\+60"):
         rmsd(x[0] * 1e200, x[1], propane, align=align)
+
+
+class TestArguments:
+    water = Molecule(["O", "H", "H"], [(0, 1), (0, 2)])
+    x = np.array([[[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]] * 3) + np.arange(3)[:, None, None] * 0.1
+
+    @pytest.mark.parametrize("align", [None, 1, "yes"])
+    def test_align_is_true_or_false(self, align):
+        with pytest.raises(RMSDError, match="align is .*True"):
+            rmsd_matrix(self.x, self.water, align=align)
+
+    @pytest.mark.parametrize("limit", [float("nan"), -1.0])
+    def test_a_time_limit_is_a_number_of_seconds(self, limit):
+        with pytest.raises(RMSDError, match="time_limit_s"):
+            rmsd(self.x[0], self.x[1], self.water, align=True, time_limit_s=limit)
+
+    def test_threads_are_whole(self):
+        with pytest.raises(RMSDError, match="threads is 2.0"):
+            rmsd_matrix(self.x, self.water, align=True, threads=2.0)
+
+    def test_a_value_is_not_below_itself(self):
+        rng = np.random.default_rng(5)
+        x = rng.normal(size=(6, 3, 3))
+        matrix = rmsd_matrix(x, self.water, align=False)
+        for value in matrix[np.tril_indices(6, -1)]:
+            assert (neighbours(x, self.water, value, align=False) == (matrix < value)).all()
+
+    def test_molecules_do_not_pile_up(self, monkeypatch):
+        monkeypatch.setattr("flashrmsd_cy._molecule.MOST_MAPS", 3)
+        first = Molecule(["O", "H", "H"], [(0, 1), (0, 2)])
+        for _ in range(9):
+            other = Molecule(["H", "O", "H"], [(0, 1), (1, 2)])
+            assert rmsd(self.x[0], self.x[0][[1, 0, 2]], first, other, align=False).value == 0
+        assert len(first._maps_to) == 3
+
+
+def test_a_stream_that_meets_its_limit_has_given_what_was_done():
+    atoms = Molecule([18] * 26, [])
+    rng = np.random.default_rng(0)
+    template = rng.normal(size=(26, 3))
+    queries = [template, template + 1.0, rng.normal(size=(26, 3)), template]
+    stream = rmsd_stream(queries, [template], atoms, align=True, time_limit_s=1.0)
+    assert [next(stream)[0], next(stream)[0]] == pytest.approx([0, 0], abs=1e-6)
+    with pytest.raises(SearchLimitError, match="query 2"):
+        next(stream)
