@@ -359,8 +359,8 @@ def rmsd_stream(
         try:
             yield from _table(x, y, molecule, align, threads, node_limit, deadline)
         except SearchLimitError as error:
-            rows = [] if error.partial is None else list(error.partial)
-            done = list(takewhile(lambda row: not np.isnan(row).any(), rows))
+            partial = np.empty((0, len(y))) if error.partial is None else np.asarray(error.partial)
+            done = list(takewhile(lambda row: not np.isnan(row).any(), partial))
             yield from done
             raise SearchLimitError(
                 f"the limit was met at query {number + len(done)}: raise node_limit or time_limit_s; "

@@ -417,7 +417,7 @@ class TestArguments:
 
     @pytest.mark.parametrize("align", [None, 1, "yes"])
     def test_align_is_true_or_false(self, align):
-        with pytest.raises(RMSDError, match="align is .*True"):
+        with pytest.raises(RMSDError, match=r"align is .*True"):
             rmsd_matrix(self.x, self.water, align=align)
 
     @pytest.mark.parametrize("limit", [float("nan"), -1.0])
@@ -426,7 +426,7 @@ class TestArguments:
             rmsd(self.x[0], self.x[1], self.water, align=True, time_limit_s=limit)
 
     def test_threads_are_whole(self):
-        with pytest.raises(RMSDError, match="threads is 2.0"):
+        with pytest.raises(RMSDError, match=r"threads is 2\.0"):
             rmsd_matrix(self.x, self.water, align=True, threads=2.0)
 
     def test_a_value_is_not_below_itself(self):
