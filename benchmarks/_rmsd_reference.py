@@ -58,6 +58,8 @@ def _values() -> dict[tuple[str, str], list[dict[str, str]]]:
 
 def load(keys: list[tuple[str, str]]) -> list[Stored]:
     """Read files by RDKit, bring all records of each to the atom order of its first one by our mapping."""
+    if not keys:
+        return []
     values = _values()
     kinds = {entry["file"]: entry["kind"] for entry in json.loads((FOLDER / "index.json").read_text())}
     result = []

@@ -16,7 +16,6 @@ for package in ("rdkit", "spyrmsd", "networkx", "matplotlib"):
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # Speaks as the C tool does: matrix, remarks and timing on standard output, no more than 100 records of a file.
 STAND_IN = """\
-    #!{python}
     import sys
     from pathlib import Path
     from flashrmsd_cy.cli import main
@@ -34,7 +33,9 @@ STAND_IN = """\
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):
     path = tmp_path_factory.mktemp("c") / "FlashRMSD"
-    path.write_text(textwrap.dedent(STAND_IN).format(python=sys.executable))
+    path.with_suffix(".py").write_text(textwrap.dedent(STAND_IN))
+    # By way of a shell: a first line that names a Python whose path has a space in it would not do.
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$0.py" "$@"\n')
     path.chmod(0o755)
     return path
 
