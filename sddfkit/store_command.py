@@ -170,6 +170,7 @@ def _retry(given: argparse.Namespace) -> int:
     from sddfkit.factory.reopen import reopen
     from sddfkit.factory.store import Store
 
+    _check_classes(given.classes)
     _reading(given.store).close()  # nothing is made or changed where no store is
     with Store(_path(given.store)) as store:
         found = reopen(store, classes=given.classes, keys=given.keys)
@@ -192,7 +193,7 @@ def _verify(given: argparse.Namespace) -> int:
     else:
         for key, what in found.problems:
             print(f"{key[:12]}: {what}" if key else what)
-        words = f"{len(found.problems)} problems" if found.problems else "whole"
+        words = f"not whole ({len(found.problems)} found)" if found.problems else "whole"
         again = f" ({found.repeated} done more than once)" if found.repeated else ""
         print(f"{path}: {words}; {found.calculations} calculations and {found.done} results read{again}")
     return 1 if found.problems else 0
@@ -272,15 +273,9 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return (
-        ""
-        if value is None
-        else f"{value:.3g}"
-        if isinstance(value, float) and value < 100
-        else f"{value:.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return "" if value is None else str(value)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -40,7 +40,7 @@ def reopen(store: Store, *, classes: Collection[str] = (), keys: Sequence[str] =
         raise ReopenError(f"there is no error class {unknown[0]!r}; the classes are {', '.join(BUDGET)}")
     if "input" in classes and not keys:
         raise ReopenError("errors in the input stay as they are however often they are tried; name single ones by key")
-    wanted = [calculations.c.state.in_(("failed", "held"))]
+    wanted: list[sa.ColumnElement[bool]] = [calculations.c.state.in_(("failed", "held"))]
     if classes:
         wanted.append(calculations.c.error_class.in_(classes))
     elif not keys:

@@ -47,10 +47,10 @@ def verify(store: Store) -> Verdict:
         input hashes to its key and whose energy (and gradient) are numbers in atomic units, nothing else has a
         result, and nothing is running without a living process that writes the store.
     """
-    problems = list(_file(store))
+    problems = list(_damage(store))
     if problems:  # whatever else is wrong follows from that
         return Verdict(0, 0, 0, problems)
-    problems += _running_alone(store)
+    problems += [*_dangling(store), *_running_alone(store)]
     total = done = 0
     for row in _rows(store):
         total += 1
@@ -100,13 +100,17 @@ def _largest_energy(atomic_numbers: np.ndarray) -> float:
     return 1.0 + 1.1 * 0.77 * float(np.sum(atomic_numbers ** (7 / 3)))
 
 
-def _file(store: Store) -> Iterator[Problem]:
-    for pragma, column in (("integrity_check", "integrity_check"), ("foreign_key_check", "table")):
-        rows = store.select(sa.select(sa.column(column)).select_from(sa.table(f"pragma_{pragma}")))
-        for said in dict.fromkeys(str(row[column]) for row in rows):
-            if said != "ok":
-                wrong = "refers to rows that are not there" if column == "table" else "the database is damaged"
-                yield Problem("", f"{wrong}: {said}")
+def _damage(store: Store) -> Iterator[Problem]:
+    for row in store.select(sa.select(sa.column("integrity_check")).select_from(sa.table("pragma_integrity_check"))):
+        if row["integrity_check"] != "ok":
+            yield Problem("", f"the database is damaged: {row['integrity_check']}")
+
+
+def _dangling(store: Store) -> Iterator[Problem]:
+    lost = sa.select(sa.column("table"), sa.column("parent"), sa.func.count().label("rows"))
+    by = (sa.column("table"), sa.column("parent"))
+    for row in store.select(lost.select_from(sa.table("pragma_foreign_key_check")).group_by(*by).order_by(*by)):
+        yield Problem("", f"{row['rows']} rows of {row['table']} refer to {row['parent']} that are not there")
 
 
 def _running_alone(store: Store) -> Iterator[Problem]:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sddfkit.cli import main
 from sddfkit.data.records import Record
 from sddfkit.factory import Batch, Store, StoreError, plan
+from sddfkit.factory import store as module
 from sddfkit.factory.export import record_document
 from sddfkit.factory.jobs import plan_atoms
 from sddfkit.factory.store import calculations
@@ -246,7 +247,7 @@ def test_a_store_is_whole_or_verify_says_what_is_wrong(stores, filled, said):
     assert problems[keys["slow"]] == "its input hashes to another key"
     assert "its state is 'lost'" in problems[keys["hungry"]]
     text = said("verify", code=1)
-    assert f"{second[:12]}: it is done, but has no result" in text and "5 problems" in text
+    assert f"{second[:12]}: it is done, but has no result" in text and "not whole (5 found)" in text
 
 
 @pytest.mark.parametrize(
@@ -266,7 +267,7 @@ def test_verify_reads_results(stores, filled, said, spoil, sentence):
     spoil(content)
     change(stores[0], "update results set document = ? where key = ?", packed(content), key)
     text = said("verify", code=1)
-    assert f"{key[:12]}: " in text and sentence in text and "1 problems" in text
+    assert f"{key[:12]}: " in text and sentence in text and "(1 found)" in text
 
 
 def test_a_cut_result_and_a_damaged_file_are_found(stores, filled, said):
@@ -274,7 +275,8 @@ def test_a_cut_result_and_a_damaged_file_are_found(stores, filled, said):
     change(path, "update results set document = substr(document, 1, 100) where key = ?", key)
     assert f"{key[:12]}: its result cannot be read" in said("verify", code=1)
     change(path, "update requests set key = 'nobody' where key = ?", key)
-    assert "refers to rows that are not there: requests" in said("verify", code=1)
+    text = said("verify", code=1)
+    assert "1 rows of requests refer to calculations that are not there" in text and "(2 found)" in text
     content = bytearray(path.read_bytes())
     content[4096 * 3 :] = b"\xff" * (len(content) - 4096 * 3)
     path.write_bytes(content)
@@ -380,7 +382,29 @@ def test_what_cannot_be_used_is_answered_by_a_sentence(stores, said, monkeypatch
     assert f"there is no store at {Path('elsewhere').absolute()}" in said("stats", code=1)
 
 
+def test_a_lock_is_said(stores, said, monkeypatch):
+    connect, pragmas = sqlite3.connect, module._set_pragmas
+
+    def impatient(connection, record):
+        pragmas(connection, record)
+        connection.execute("PRAGMA busy_timeout=100")
+
+    monkeypatch.setattr(module, "_set_pragmas", impatient)
+    other = connect(stores[0], isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert "locked by another program" in said("retry", code=1)
+    assert "calculations: 9" in said("stats")
+    other.execute("ROLLBACK")
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("update meta set value = value")
+    monkeypatch.setattr(module.sqlite3, "connect", lambda *args, **named: connect(*args, **{**named, "timeout": 0.1}))
+    assert "locked by another program" in said("stats", code=1)
+    other.close()
+    assert states(stores[0]) == {"done": 5, "failed": 3, "held": 1}
+
+
 def test_help_is_quick_and_a_wrong_command_is_wrong(capsys):
+    assert main(["--help"]) == 0 and "sddfkit store --help" in capsys.readouterr().out
     with pytest.raises(SystemExit) as end:
         main(["store", "stat"])
     assert end.value.code == 2 and "stats" in capsys.readouterr().err
