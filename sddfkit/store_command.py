@@ -226,10 +226,14 @@ def _merge(given: argparse.Namespace) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
+    from sddfkit.factory.store import StoreError
     from sddfkit.workflows.export import export_snapshot
 
     with _reading(given.store) as store:
-        export_snapshot(store, given.folder.absolute(), level=given.level, program=given.program)
+        try:
+            export_snapshot(store, given.folder.absolute(), level=given.level, program=given.program)
+        except OSError as error:
+            raise StoreError(f"{given.folder} cannot be written: {error.strerror}; choose another folder") from error
     return 0
 
 

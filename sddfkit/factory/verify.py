@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -107,10 +108,11 @@ def _damage(store: Store) -> Iterator[Problem]:
 
 
 def _dangling(store: Store) -> Iterator[Problem]:
-    lost = sa.select(sa.column("table"), sa.column("parent"), sa.func.count().label("rows"))
-    by = (sa.column("table"), sa.column("parent"))
-    for row in store.select(lost.select_from(sa.table("pragma_foreign_key_check")).group_by(*by).order_by(*by)):
-        yield Problem("", f"{row['rows']} rows of {row['table']} refer to {row['parent']} that are not there")
+    table, parent = sa.column("table", sa.String), sa.column("parent", sa.String)
+    found = sa.select(table, parent).select_from(sa.table("pragma_foreign_key_check"))
+    lost = Counter((row["table"], row["parent"]) for row in store.select(found))
+    for (rows_of, missing), count in sorted(lost.items()):
+        yield Problem("", f"{count} rows of {rows_of} refer to {missing} that are not there")
 
 
 def _running_alone(store: Store) -> Iterator[Problem]:

@@ -339,6 +339,7 @@ def test_export_is_a_snapshot_to_train_on(stores, said):
     assert [record.record_id for record in records] == ["water-0", "water-1", "water-2"] and sorted(atoms) == [1, 8]
     assert json.loads(Path("out/snapshot/manifest.json").read_text())["level"] == "GFN2-xTB"
     assert "exists" in said("export", "out/snapshot", code=1)
+    assert "cannot be written: Not a directory; choose" in said("export", f"{stores[1]}/below", code=1)
     assert "nothing that is labelled" in said("export", "other", "--level", "GFN1-xTB", code=1)
     change(stores[0], "update calculations set level = 'another' where record_id = 'water-2'")
     assert "choose one by --level" in said("export", "other", code=1)
