@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("failures", _failures, "what failed, alike failures together, each with an example")
     sub.add_argument("--class", dest="classes", action="append", default=[], metavar="C", help="only this error class")
-    sub.add_argument("--limit", type=_positive, default=10, metavar="N", help="show N groups at most (default 10)")
+    sub.add_argument("--limit", type=_positive, metavar="N", help="N groups at most (default: 10, in JSON all)")
     sub.add_argument("--json", action="store_true", help="a JSON list")
 
     sub = command("retry", _retry, "failed and held calculations are tried again by the next job that asks for them")
@@ -151,18 +151,19 @@ def _failures(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps(found[: given.limit], indent=1))
         return 0
+    limit = given.limit or 10
     if not found:
         print("no failures" + (f" of class {', '.join(given.classes)}" if given.classes else ""))
-    for item in found[: given.limit]:
+    for item in found[:limit]:
         held = f", {item['held']} of them held" if item["held"] else ""
         print(f"{item['count']} × {item['error_class']}{held}: {item['error_message']}")
         molecule = f" ({item['molecule_id']})" if item["molecule_id"] else ""
         print(f"  for example {item['key'][:12]}, {item['label']}{molecule}")
         for line in item["output_tail"].rstrip().splitlines()[-TAIL_LINES:]:
             print(f"    | {line}")
-    if len(found) > given.limit:
-        rest = sum(item["count"] for item in found[given.limit :])
-        print(f"and {len(found) - given.limit} groups more, with {rest} failures: --limit {len(found)} shows all")
+    if len(found) > limit:
+        rest = sum(item["count"] for item in found[limit:])
+        print(f"and {len(found) - limit} groups more, with {rest} failures: --limit {len(found)} shows all")
     return 0
 
 

@@ -5,7 +5,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -108,9 +108,9 @@ def _damage(store: Store) -> Iterator[Problem]:
 
 
 def _dangling(store: Store) -> Iterator[Problem]:
-    table, parent = sa.column("table", sa.String), sa.column("parent", sa.String)
-    found = sa.select(table, parent).select_from(sa.table("pragma_foreign_key_check"))
-    lost = Counter((row["table"], row["parent"]) for row in store.select(found))
+    columns: list[sa.ColumnClause[Any]] = [sa.column("table"), sa.column("parent")]
+    found = store.select(sa.select(*columns).select_from(sa.table("pragma_foreign_key_check")))
+    lost = Counter((row["table"], row["parent"]) for row in found)
     for (rows_of, missing), count in sorted(lost.items()):
         yield Problem("", f"{count} rows of {rows_of} refer to {missing} that are not there")
 
