@@ -30,6 +30,10 @@ VERBS = {
     "evaluate": "how good a finished run's ensemble is on labelled records that it has not seen",
 }
 
+COMMANDS = {
+    "store": "what the store holds: stats, failures, retry, verify, merge, export",
+}
+
 HELP = """\
 usage: sddfkit VERB [key=value ...] [-m]
 
@@ -37,6 +41,9 @@ From SMILES to DFT-labelled data and an ensemble of energy models that knows whe
 
 verbs
 {verbs}
+
+for a look and for repairs (sddfkit store --help)
+{commands}
 
 examples
   sddfkit active experiment=demo                          the main job on the molecules that ship with the package
@@ -79,15 +86,20 @@ def _main(arguments: list[str]) -> int:
         arguments.remove("--debug")
         os.environ[DEBUG] = "1"
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(HELP.format(verbs="\n".join(f"  {verb:<16} {text}" for verb, text in VERBS.items())))
+        verbs, commands = ("\n".join(f"  {name:<16} {text}" for name, text in of.items()) for of in (VERBS, COMMANDS))
+        print(HELP.format(verbs=verbs, commands=commands))
         return 0
     if arguments[0] == "--version":
         print(f"sddfkit {__version__}")
         return 0
+    if arguments[0] == "store":
+        from sddfkit import store_command
+
+        return store_command.main(arguments[1:])
     if arguments[0] not in VERBS:
         import difflib
 
-        near = difflib.get_close_matches(arguments[0], VERBS, n=1)
+        near = difflib.get_close_matches(arguments[0], [*VERBS, *COMMANDS], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         print(f"sddfkit: {arguments[0]!r} is no verb, the verbs are {', '.join(VERBS)}{hint}", file=sys.stderr)
         return 2

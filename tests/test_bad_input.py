@@ -59,6 +59,9 @@ USAGE = {
     "a run": (["predict", "run=nowhere"], "run=nowhere is neither a folder nor a run below"),
     "no run yet": (["evaluate"], "make one with `sddfkit active` or `sddfkit train`"),
     "a class": (["active", "model.gen._target_=sddfkit.models.gem.GEN"], "cannot be imported"),
+    "a command for the store": (["store", "stat"], "invalid choice: 'stat'"),
+    "a store of another kind": (["store", "stats", "--store", "mysql://x/y"], "expected the path of an SQLite file"),
+    "a class of errors": (["store", "retry", "--class", "tme"], "no error class 'tme'; the classes are input, "),
 }
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import psutil
@@ -26,6 +26,9 @@ from sqlalchemy.dialects.sqlite import insert
 
 from sddfkit.processes import lives, started
 from sddfkit.qc.spool import TOKEN_FILE, Owner, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
 
 logger = logging.getLogger(__name__)
 
@@ -259,6 +262,40 @@ class Store:
             for start in range(0, len(wanted), KEYS_PER_QUERY)
             for row in self.select(statement.where(calculations.c.key.in_(wanted[start : start + KEYS_PER_QUERY])))
         }
+
+    def writer(self) -> sa.RowMapping | None:
+        """Return host, pid and heartbeat of the living process that writes the store; None if there is none."""
+        for row in self.select(sa.select(lease)):
+            here = row["host"] == socket.gethostname()
+            if lives(row["pid"], row["process_started"]) if here else _alive(row):
+                return row
+        return None
+
+    def to_frame(self, where: str | None = None) -> "pd.DataFrame":
+        """Return a row per calculation, for a notebook.
+
+        Parameters
+        ----------
+        where
+            A condition in SQL on the columns below, such as ``"state = 'failed' and level = 'GFN2-xTB'"``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            In the order of keys: key, record_id, molecule_id, label, level, program, program_version, state,
+            error_class, error_message (of the last failure), attempts (how many), host (of the last attempt), created,
+            started, finished (UTC), wall_s, cpu_s (s, all attempts together), peak_rss_mib (MiB, the largest) and
+            energy_hartree (hartree; NaN where there is no result). ``frame.attrs["units"]`` holds the units,
+            :data:`sddfkit.factory.survey.COLUMNS` the meanings.
+
+        Raises
+        ------
+        StoreError
+            Also if the condition cannot be used, or pandas is missing.
+        """
+        from sddfkit.factory.survey import frame  # which needs this module
+
+        return frame(self, where)
 
     def add_round(self, run: str, al_round: int, chosen: Sequence[Mapping[str, Any]]) -> None:
         """Write down what a round chose: ``record_id``, ``score`` and ``reason``, best first."""

@@ -1,0 +1,166 @@
+"""Is a store whole? What it says is done must be there, once, readable, of the right calculation, and make sense."""
+
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+from qcelemental.models.v2 import AtomicInput
+
+from sddfkit.factory.store import Store, attempts, calculations, results
+from sddfkit.qc.inputs import InputError, check_input, content_key
+
+STATES: Final = ("ready", "running", "done", "failed", "held")
+ROWS_AT_ONCE: Final = 200
+
+
+class Problem(NamedTuple):
+    """What is wrong, and with which calculation (empty: with the file)."""
+
+    key: str
+    what: str
+
+
+class Verdict(NamedTuple):
+    """What was looked at, and what is wrong with it.
+
+    ``done`` is the number of results that were read; ``repeated`` that of calculations done more than once, which
+    wastes time and breaks nothing.
+    """
+
+    calculations: int
+    done: int
+    repeated: int
+    problems: list[Problem]
+
+
+def verify(store: Store) -> Verdict:
+    """Read the whole store, without keeping its writer from writing.
+
+    Returns
+    -------
+    Verdict
+        Without problems if the database is sound, each finished calculation has one result that can be read, whose
+        input hashes to its key and whose energy (and gradient) are numbers in atomic units, nothing else has a
+        result, and nothing is running without a living process that writes the store.
+    """
+    problems = list(_damage(store))
+    if problems:  # whatever else is wrong follows from that
+        return Verdict(0, 0, 0, problems)
+    problems += [*_dangling(store), *_running_alone(store)]
+    total = done = 0
+    for row in _rows(store):
+        total += 1
+        done += row["document"] is not None
+        problems += [Problem(row["key"], what) for what in _calculation(row)]
+    again = sa.select(attempts.c.key).where(attempts.c.state == "done").group_by(attempts.c.key)
+    repeated = store.select(again.having(sa.func.count() > 1))
+    return Verdict(total, done, len(repeated), problems)
+
+
+def wrong_result(row: sa.RowMapping) -> str | None:
+    """Say what is wrong with a result, or nothing.
+
+    Parameters
+    ----------
+    row
+        ``key``, ``program_version``, ``energy_hartree`` and the compressed ``document``.
+    """
+    try:
+        document = json.loads(zlib.decompress(row["document"]))
+        asked = AtomicInput(**document["input_data"])
+        energy = document["properties"]["return_energy"]
+        values = np.ravel(np.asarray(document["return_result"], dtype=float))
+        success = document["success"]
+    except Exception as error:  # whatever damaged bytes do to the libraries that read them
+        return f"its result cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+    if content_key(asked, row["program_version"]) != row["key"]:
+        return "its result is of another calculation: the input hashes to another key"
+    if success is not True:
+        return "its result says that it failed"
+    if not isinstance(energy, float) or not math.isfinite(energy):
+        return f"its energy is {energy}"
+    if energy != row["energy_hartree"]:
+        return f"its energy is {row['energy_hartree']} in the table and {energy} in the result"
+    numbers = np.asarray(asked.molecule.atomic_numbers, dtype=float)
+    if abs(energy) > (bound := _largest_energy(numbers)):
+        return f"its energy {energy:g} cannot be in hartree: that of its atoms is at most about {bound:.0f}"
+    if not np.isfinite(values).all():
+        return "its gradient holds NaN or infinity"
+    if asked.specification.driver.value == "gradient" and values.size != 3 * numbers.size:
+        return f"its gradient has {values.size} numbers for {numbers.size} atoms"
+    return None
+
+
+def _largest_energy(atomic_numbers: np.ndarray) -> float:
+    """Bound the binding energy of all electrons (hartree) by that of Thomas-Fermi atoms, 0.77 Z^(7/3), and a bit."""
+    return 1.0 + 1.1 * 0.77 * float(np.sum(atomic_numbers ** (7 / 3)))
+
+
+def _damage(store: Store) -> Iterator[Problem]:
+    for row in store.select(sa.select(sa.column("integrity_check")).select_from(sa.table("pragma_integrity_check"))):
+        if row["integrity_check"] != "ok":
+            yield Problem("", f"the database is damaged: {row['integrity_check']}")
+
+
+def _dangling(store: Store) -> Iterator[Problem]:
+    columns: list[sa.ColumnClause[Any]] = [sa.column("table"), sa.column("parent")]
+    found = store.select(sa.select(*columns).select_from(sa.table("pragma_foreign_key_check")))
+    lost = Counter((row["table"], row["parent"]) for row in found)
+    for (rows_of, missing), count in sorted(lost.items()):
+        yield Problem("", f"{count} rows of {rows_of} refer to {missing} that are not there")
+
+
+def _running_alone(store: Store) -> Iterator[Problem]:
+    if store.writer() is not None:
+        return
+    running = sa.select(attempts.c.key).where(attempts.c.state == "running")
+    also = sa.select(calculations.c.key).where(calculations.c.state == "running")
+    for row in store.select(running.union(also)):
+        yield Problem(row["key"], "it is running, but no living process writes the store")
+
+
+def _rows(store: Store) -> Iterator[sa.RowMapping]:
+    """Yield the calculations with their results, a few at a time: a long look would make the writer's log grow."""
+    names = ("key", "program_version", "state", "error_class", "input")
+    statement = (
+        sa.select(*(calculations.c[name] for name in names), results.c.energy_hartree, results.c.document)
+        .select_from(calculations.outerjoin(results, results.c.key == calculations.c.key))
+        .order_by(calculations.c.key)
+        .limit(ROWS_AT_ONCE)
+    )
+    last = ""
+    while rows := store.select(statement.where(calculations.c.key > last)):
+        yield from rows
+        last = rows[-1]["key"]
+
+
+def _calculation(row: sa.RowMapping) -> Sequence[str]:
+    """Return what is wrong with one calculation, in words."""
+    state, has_result = row["state"], row["document"] is not None
+    if state not in STATES:
+        return [f"its state is {state!r}, none of {', '.join(STATES)}"]
+    wrong = []
+    if state == "done" and not has_result:
+        wrong.append("it is done, but has no result")
+    if state != "done" and has_result:
+        wrong.append(f"it is {state}, but has a result")
+    if state in ("failed", "held") and not row["error_class"]:
+        wrong.append(f"it is {state} without a reason")
+    if has_result and (said := wrong_result(row)):
+        wrong.append(said)
+    try:
+        asked = AtomicInput(**json.loads(row["input"]))
+        if content_key(asked, row["program_version"]) != row["key"]:
+            wrong.append("its input hashes to another key")
+        check_input(asked)
+    except InputError as error:
+        if state == "done":
+            wrong.append(f"its input should have been refused: {error}")
+    except Exception as error:  # as above
+        wrong.append(f"its input cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})")
+    return wrong

@@ -1,0 +1,296 @@
+"""``sddfkit store``: what a store holds, what failed, and what can be done about it.
+
+Help loads nothing; a command loads the factory.
+"""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from sddfkit.factory.store import Store
+
+STORE_NAME: Final = "store.sqlite"
+TAIL_LINES: Final = 12
+
+
+class _UsageError(ValueError):
+    """The command is wrong; the message says how."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return the exit code: 0 done, 1 failed or the store is not well, 2 used wrongly."""
+    given = _parser().parse_args(argv)
+    try:
+        from sddfkit.factory.reopen import ReopenError
+        from sddfkit.factory.store import StoreError
+    except ModuleNotFoundError as error:
+        print(
+            f"sddfkit store needs more than the base install ({error}): pip install 'sddfkit[label]'", file=sys.stderr
+        )
+        return 1
+    try:
+        code: int = given.run(given)
+    except (_UsageError, ReopenError) as error:
+        return _tell(error, 2)
+    except (StoreError, ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        return _tell(error, 1)
+    return code
+
+
+def _tell(error: Exception, code: int) -> int:
+    if os.environ.get("SDDFKIT_DEBUG"):
+        traceback.print_exception(error)
+    print(f"sddfkit store: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sddfkit store",
+        description="What a store holds, what failed, and what can be done. Looking never disturbs a running job.",
+        epilog="Exit codes: 0 done, 1 failed, or something is wrong with the store, 2 the command is wrong.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        sub.add_argument(
+            "--store",
+            metavar="PATH",
+            help="a file, its folder, or sqlite:///PATH (default: store.sqlite in SDDFKIT_ROOT or ./sddfkit-data)",
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("stats", _stats, "counts by state, error class and level; core hours, memory, file size")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="everything as one JSON object")
+    form.add_argument("--csv", action="store_true", help="the table by level, program, state and error class")
+
+    sub = command("failures", _failures, "what failed, alike failures together, each with an example")
+    sub.add_argument("--class", dest="classes", action="append", default=[], metavar="C", help="only this error class")
+    sub.add_argument("--limit", type=_positive, metavar="N", help="N groups at most (default: 10, in JSON all)")
+    sub.add_argument("--json", action="store_true", help="a JSON list")
+
+    sub = command("retry", _retry, "failed and held calculations are tried again by the next job that asks for them")
+    sub.add_argument("--class", dest="classes", action="append", default=[], metavar="C", help="only this error class")
+    sub.add_argument(
+        "--key", dest="keys", nargs="+", default=[], metavar="KEY",
+        help="only these (the first digits are enough), also if their input is wrong",
+    )  # fmt: skip
+
+    sub = command("verify", _verify, "read everything and say what is damaged, missing or senseless")
+    sub.add_argument("--json", action="store_true", help="one JSON object")
+
+    sub = command("merge", _merge, "take over the results of other stores; conflicts are named and kept out")
+    sub.add_argument("others", nargs="+", metavar="OTHER", help="another store")
+
+    sub = command(
+        "export", _export, "labelled records as a Parquet snapshot with a manifest, ready for `sddfkit train`"
+    )
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="where the snapshot is made; must not exist")
+    sub.add_argument("--level", help="which level, if there are several")
+    sub.add_argument("--program", help="by which program, if there are several")
+    return parser
+
+
+def _stats(given: argparse.Namespace) -> int:
+    from sddfkit.factory.survey import stats
+
+    with _reading(given.store) as store:
+        found = stats(store)
+    if given.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    names = [
+        "level", "program", "program_version", "state", "error_class",
+        "calculations", "attempts", "core_hours", "wall_hours", "peak_rss_mib",
+    ]  # fmt: skip
+    if given.csv:
+        import csv
+
+        writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found["groups"])
+        return 0
+    who = found["writer"]
+    by = (
+        f"process {who['pid']} on {who['host']} writes it (last heard of {who['heartbeat']})"
+        if who
+        else "nobody writes it"
+    )
+    print(f"store: {found['store']}, {found['file_bytes'] / 2**20:.1f} MiB; {by}")
+    print(f"calculations: {_counted(found['states'])} of {found['records']} records; {found['attempts']} attempts")
+    if found["error_classes"]:
+        print(f"failures: {_counted(found['error_classes'])}; see sddfkit store failures")
+    if found["spooled"]:
+        print(f"spool: {found['spooled']} results wait; the next job takes them over")
+    print(
+        f"cost: {found['core_hours']:.3f} core hours, {found['wall_hours']:.3f} h of program wall time, "
+        f"at most {found['peak_rss_mib']:.0f} MiB"
+    )
+    head = ["level", "program", "version", "state", "error", "number", "attempts", "core h", "wall h", "peak MiB"]
+    print(_table(head, [[_cell(row[name]) for name in names] for row in found["groups"]]), end="")
+    return 0
+
+
+def _failures(given: argparse.Namespace) -> int:
+    from sddfkit.factory.survey import failure_groups
+
+    _check_classes(given.classes)
+    with _reading(given.store) as store:
+        found = failure_groups(store, given.classes)
+    if given.json:
+        print(json.dumps(found[: given.limit], indent=1))
+        return 0
+    limit = given.limit or 10
+    if not found:
+        print("no failures" + (f" of class {', '.join(given.classes)}" if given.classes else ""))
+    for item in found[:limit]:
+        held = f", {item['held']} of them held" if item["held"] else ""
+        print(f"{item['count']} × {item['error_class']}{held}: {item['error_message']}")
+        molecule = f" ({item['molecule_id']})" if item["molecule_id"] else ""
+        print(f"  for example {item['key'][:12]}, {item['label']}{molecule}")
+        for line in item["output_tail"].rstrip().splitlines()[-TAIL_LINES:]:
+            print(f"    | {line}")
+    if len(found) > limit:
+        rest = sum(item["count"] for item in found[limit:])
+        print(f"and {len(found) - limit} groups more, with {rest} failures: --limit {len(found)} shows all")
+    return 0
+
+
+def _retry(given: argparse.Namespace) -> int:
+    from sddfkit.factory.reopen import reopen
+    from sddfkit.factory.store import Store
+
+    _check_classes(given.classes)
+    _reading(given.store).close()  # nothing is made or changed where no store is
+    with Store(_path(given.store)) as store:
+        found = reopen(store, classes=given.classes, keys=given.keys)
+    if found:
+        print(f"ready again: {_counted(found)}; give the command that asked for them once more")
+    else:
+        print("nothing to retry")
+    return 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from sddfkit.factory.verify import verify
+
+    with _reading(given.store) as store:
+        found = verify(store)
+        path = store.path
+    if given.json:
+        problems = [problem._asdict() for problem in found.problems]
+        print(json.dumps({"store": str(path), **found._asdict(), "problems": problems}, indent=1))
+    else:
+        for key, what in found.problems:
+            print(f"{key[:12]}: {what}" if key else what)
+        words = f"not whole ({len(found.problems)} found)" if found.problems else "whole"
+        again = f" ({found.repeated} done more than once)" if found.repeated else ""
+        print(f"{path}: {words}; {found.calculations} calculations and {found.done} results read{again}")
+    return 1 if found.problems else 0
+
+
+def _merge(given: argparse.Namespace) -> int:
+    from sddfkit.factory.merge import merge
+    from sddfkit.factory.store import Store
+
+    path = _path(given.store)
+    for other in given.others:  # before anything is changed
+        _reading(other).close()
+    if path.exists():
+        _reading(given.store).close()
+    else:
+        print(f"a new store: {path}")
+    conflicts = 0
+    with Store(path) as store:
+        for name in given.others:
+            with _reading(name) as other:
+                found = merge(store, other)
+            print(
+                f"{other.path}: {found.taken} results and {found.failures} failures taken over, {found.known} known "
+                f"before, {found.open} still open there, {len(found.conflicts)} conflicts"
+            )
+            for conflict in found.conflicts:
+                print(f"  kept out {conflict.key[:12]}, {conflict.label}: {conflict.reason}")
+            conflicts += len(found.conflicts)
+    return 1 if conflicts else 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    from sddfkit.factory.store import StoreError
+    from sddfkit.workflows.export import export_snapshot
+
+    with _reading(given.store) as store:
+        try:
+            export_snapshot(store, given.folder.absolute(), level=given.level, program=given.program)
+        except OSError as error:
+            raise StoreError(f"{given.folder} cannot be written: {error.strerror}; choose another folder") from error
+    return 0
+
+
+def _path(text: str | None) -> Path:
+    """Return the file that is meant by a path, a folder, a URL, or nothing."""
+    if text is None:
+        return (Path(os.environ.get("SDDFKIT_ROOT") or "sddfkit-data") / STORE_NAME).absolute()
+    scheme, separator, rest = text.partition("://")
+    if separator and (scheme != "sqlite" or not rest.removeprefix("/")):
+        raise _UsageError(f"--store {text}: expected the path of an SQLite file, or sqlite:///PATH")
+    path = Path(rest.removeprefix("/") if separator else text).expanduser().absolute()
+    return path / STORE_NAME if path.is_dir() else path
+
+
+def _reading(text: str | None) -> "Store":
+    from sddfkit.factory.store import Store, StoreError
+
+    path = _path(text)
+    if not path.is_file():
+        raise StoreError(f"there is no store at {path}: label something first, or give --store PATH")
+    return Store(path, read_only=True)
+
+
+def _check_classes(classes: Iterable[str]) -> None:
+    from sddfkit.factory.retry import BUDGET
+
+    if unknown := sorted(set(classes) - BUDGET.keys()):
+        raise _UsageError(f"there is no error class {unknown[0]!r}; the classes are {', '.join(BUDGET)}")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _counted(counts: dict[str, int]) -> str:
+    """3 (done 2, failed 1)."""
+    each = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"{sum(counts.values())} ({each})" if counts else "0"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return "" if value is None else str(value)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they must be: words to the left, numbers (from the sixth on) to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = (
+        "  ".join(
+            cell.ljust(width) if i < 5 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (head, *rows)
+    )
+    return "".join(f"{line.rstrip()}\n" for line in lines) if rows else ""
