@@ -10,10 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 VARIABLE = "SDDFKIT_TEST_MEMBERS"
+
+# No test is timed: a busy machine is no failure.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # tests/contracts/members.py is imported as `members` by the contract tests, from wherever pytest was started.
 sys.path.insert(0, str(Path(__file__).parent / "contracts"))
