@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -51,6 +53,10 @@ class Psi4Harness(Harness):
     install_hint: ClassVar[str] = (
         "Get it by: conda install -c conda-forge psi4, or apt install psi4; then set SDDFKIT_PSI4_PYTHON to the Python "
         "that imports it, unless its executable is on PATH."
+    )
+
+    gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
+        ("mulliken_charges", "lowdin_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
     )
 
     def problem(self) -> str | None:
@@ -127,6 +133,7 @@ class Psi4Harness(Harness):
                 "nuclear_repulsion_energy": answer["nuclear_repulsion_energy"],
                 "scf_iterations": answer["iterations"],
             },
+            extras=answer["extras"],
         )
 
 

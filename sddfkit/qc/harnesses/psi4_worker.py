@@ -2,8 +2,8 @@
 
 Needs the standard library and Psi4 (1.3 or later) alone. ``psi4_worker.py --version`` prints ``{"version": …}``;
 without arguments it reads one calculation per line and answers ``{"event": "started"}``, then
-``{"event": "finished", …}`` with ``ok`` and, in hartree and bohr, energy, gradient (flat) and dipole, or error_type,
-error_message, output_tail.
+``{"event": "finished", …}`` with ``ok`` and, in hartree and bohr, energy, gradient (flat), dipole and extras, or
+error_type, error_message, output_tail.
 """
 
 from __future__ import annotations
@@ -69,7 +69,28 @@ def calculate(job: dict[str, Any]) -> dict[str, Any]:
         "nbeta": int(wfn.nbeta()),
         "nuclear_repulsion_energy": float(molecule.nuclear_repulsion_energy()),
         "iterations": int(values["SCF ITERATIONS"]),
+        "extras": dict(_charges(psi4, wfn), **_frontier(wfn)),
     }
+
+
+def _charges(psi4: Any, wfn: Any) -> dict[str, list[float]]:
+    """Atomic charges in e; the wavefunction holds those asked for last."""
+    found = {}
+    for kind in ("mulliken", "lowdin"):
+        psi4.oeprop(wfn, kind.upper() + "_CHARGES")
+        found[kind + "_charges"] = _flat(wfn.atomic_point_charges())
+    return found
+
+
+def _frontier(wfn: Any) -> dict[str, float]:
+    """Orbital energies (hartree) on both sides of the gap, over both spins; what there is none of is left out."""
+    spins = ((_flat(wfn.epsilon_a()), wfn.nalpha()), (_flat(wfn.epsilon_b()), wfn.nbeta()))
+    occupied = [energy for energies, count in spins for energy in energies[:count]]
+    empty = [energy for energies, count in spins for energy in energies[count:]]
+    found = {"homo_hartree": max(occupied)}
+    if empty:
+        found["lumo_hartree"] = min(empty)
+    return found
 
 
 def _reference(job: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -120,6 +121,9 @@ class PyscfHarness(Harness):
         "managed_memory": True,
     }
     install_hint: ClassVar[str] = "Get it by: pip install pyscf"
+    gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
+        ("mulliken_charges", "lowdin_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
+    )
 
     def problem(self) -> str | None:
         """None if PySCF is installed; it is not imported for this."""
@@ -191,8 +195,40 @@ class PyscfHarness(Harness):
                 "nuclear_repulsion_energy": float(mf.energy_nuc()),
                 "scf_iterations": int(mf.cycles),
             },
-            extras={"spin_square": float(mf.spin_square()[0])} if mf.mol.spin else None,
+            extras=_populations(mf)
+            | _frontier(mf)
+            | ({"spin_square": float(mf.spin_square()[0])} if mf.mol.spin else {}),
         )
+
+
+def _populations(mf: Any) -> dict[str, list[float]]:
+    """Atomic charges (n,) in e, from the density matrix of both spins in the AO basis.
+
+    Löwdin's depend on the scale of Cartesian functions; as in Psi4, x^l of each shell is normalised, and with it xy….
+    """
+    mol, overlap, density = mf.mol, mf.get_ovlp(), np.asarray(mf.make_rdm1())
+    if density.ndim == 3:
+        density = density.sum(axis=0)
+    shells = mol.ao_loc_nr()
+    norm = np.sqrt(np.repeat(np.maximum.reduceat(np.diag(overlap), shells[:-1]), np.diff(shells)))
+    overlap, density = overlap / np.outer(norm, norm), density * np.outer(norm, norm)
+    eigenvalues, vectors = np.linalg.eigh(overlap)
+    root = (vectors * np.sqrt(eigenvalues)) @ vectors.T
+    electrons = {
+        "mulliken_charges": np.einsum("ij,ji->i", density, overlap),
+        "lowdin_charges": np.einsum("ij,jk,ki->i", root, density, root),
+    }
+    first = mol.aoslice_by_atom()[:, 2]
+    return {name: (mol.atom_charges() - np.add.reduceat(each, first)).tolist() for name, each in electrons.items()}
+
+
+def _frontier(mf: Any) -> dict[str, float]:
+    """Orbital energies (hartree) on both sides of the gap, over both spins; what there is none of is left out."""
+    energies, occupied = np.ravel(mf.mo_energy), np.ravel(mf.mo_occ) > 0
+    found = {"homo_hartree": float(energies[occupied].max())}
+    if not occupied.all():
+        found["lumo_hartree"] = float(energies[~occupied].min())
+    return found
 
 
 def _keywords(given: Mapping[str, Any]) -> PyscfKeywords:
