@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 
-from sddfkit.qc import basis_sets
+from sddfkit.qc import basis_sets, resp
 from sddfkit.qc.errors import CalculationError, classified_errors
 from sddfkit.qc.harnesses.base import (
     Harness,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FUNCTIONALS: Final[dict[str, str]] = {"wb97x": "wb97x", "pbe": "pbe,pbe", "pbe0": "pbe0"}
 """Method names in PySCF's spelling, where the programs mean the same functional; the tests hold wb97x to Psi4's."""
+
+HARTREE_FOCK: Final = "hf"
 
 # fmt: off
 PSI4_RADII: Final = (
@@ -60,6 +62,7 @@ class PyscfKeywords:
         dft_bs_radius_alpha), so that the quadrature errors of the two programs are the same; None keeps PySCF's own
     conv_tol, conv_tol_grad : SCF thresholds on the energy (hartree) and the orbital gradient
     max_cycle, init_guess, damping, level_shift, second_order : for SCFs that are hard to converge
+    resp_potential : add HF/6-31G(d)'s electrostatic potential on the grid for RESP charges
     """
 
     density_fit: bool = True
@@ -75,9 +78,10 @@ class PyscfKeywords:
     damping: float = 0.0
     level_shift: float = 0.0
     second_order: bool = False
+    resp_potential: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("density_fit", "second_order"):
+        for name in ("density_fit", "second_order", "resp_potential"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected true or false")
         if self.cartesian not in (None, True, False):
@@ -110,7 +114,7 @@ def _check_number(name: str, value: Any, *, above: float = -np.inf, least: float
 
 
 class PyscfHarness(Harness):
-    """Restricted and unrestricted Kohn–Sham energies, gradients and dipoles by PySCF."""
+    """Restricted and unrestricted Hartree–Fock and Kohn–Sham energies, gradients and dipoles by PySCF."""
 
     _defaults: ClassVar[dict[str, Any]] = {
         "name": "pyscf",
@@ -123,7 +127,7 @@ class PyscfHarness(Harness):
     install_hint: ClassVar[str] = "Get it by: pip install pyscf"
     gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
         ("mulliken_charges", "lowdin_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
-    )
+    ) | {"electrostatic_potential": MappingProxyType({"resp_potential": True})}
 
     def problem(self) -> str | None:
         """None if PySCF is installed; it is not imported for this."""
@@ -143,18 +147,21 @@ class PyscfHarness(Harness):
         """An unknown functional or keyword, or an element that the fitting basis set or the grid does not cover."""
         del charge, multiplicity
         method = specification.model.method
-        if method.lower() not in FUNCTIONALS:
-            return f"method {method!r} may differ between programs; known to PySCF's harness: {', '.join(FUNCTIONALS)}"
+        if method.lower() not in (HARTREE_FOCK, *FUNCTIONALS):
+            known = ", ".join((HARTREE_FOCK, *FUNCTIONALS))
+            return f"method {method!r} may differ between programs; known to PySCF's harness: {known}"
         try:
             keywords = _keywords(specification.keywords)
         except ValueError as error:
             return str(error)
         if keywords.psi4_radius_alpha is not None and max(atomic_numbers) > len(PSI4_RADII):
             return f"psi4_radius_alpha covers H to Kr, the molecule has an atom with Z={max(atomic_numbers)}"
+        if keywords.resp_potential and (refused := resp.radii_refusal(atomic_numbers)) is not None:
+            return refused
         return auxiliary_refusal(keywords.auxbasis, atomic_numbers) if keywords.density_fit else None
 
     def compute(self, input_data: AtomicInput, config: TaskConfig) -> AtomicResult:
-        """Energy, gradient (if it is the driver) and dipole of one molecule.
+        """Energy, gradient (if it is the driver), dipole and `gives` of one molecule.
 
         Raises
         ------
@@ -169,22 +176,17 @@ class PyscfHarness(Harness):
         from pyscf import lib
 
         lib.num_threads(config.ncores)
-        mf = _mean_field(
-            input_data, _keywords(input_data.specification.keywords), memory_mib=config.memory * 1024 * 0.8
-        )
-        energy = mf.kernel()
-        if not mf.converged:  # PySCF itself says nothing, and would run the gradient on such an SCF
-            raise CalculationError(
-                "convergence",
-                f"PySCF's SCF did not converge in {mf.max_cycle} cycles; try second_order, level_shift or damping",
-            )
+        keywords, model = _keywords(input_data.specification.keywords), input_data.specification.model
+        memory_mib = config.memory * 1024 * 0.8
+        mf = _mean_field(input_data, model.method, model.basis, keywords, memory_mib)
+        energy = _converge(mf)
         gradient = mf.nuc_grad_method().kernel() if input_data.specification.driver == "gradient" else None
         n_alpha, n_beta = mf.mol.nelec
         return atomic_result(
             input_data,
             program="PySCF",
             version=self.get_version(),
-            energy=float(energy),
+            energy=energy,
             gradient=gradient,
             dipole=mf.dip_moment(unit="AU", verbose=0),
             properties={
@@ -196,6 +198,7 @@ class PyscfHarness(Harness):
                 "scf_iterations": int(mf.cycles),
             },
             extras=_populations(mf)
+            | (_resp_potential(input_data, keywords, memory_mib) if keywords.resp_potential else {})
             | _frontier(mf)
             | ({"spin_square": float(mf.spin_square()[0])} if mf.mol.spin else {}),
         )
@@ -243,28 +246,66 @@ def _keywords(given: Mapping[str, Any]) -> PyscfKeywords:
         raise ValueError(f"PySCF keywords: {error}") from error
 
 
-def _mean_field(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: float) -> Any:
-    """The Kohn–Sham object, all set, not yet run."""
-    from pyscf import dft
+def _converge(mf: Any) -> float:
+    """Run an SCF and return its energy (hartree)."""
+    energy = float(mf.kernel())
+    if not mf.converged:  # PySCF itself says nothing, and would run the gradient on such an SCF
+        raise CalculationError(
+            "convergence",
+            f"PySCF's SCF did not converge in {mf.max_cycle} cycles; try second_order, level_shift or damping",
+        )
+    return energy
 
-    mol = _mole(input_data, keywords, memory_mib)
-    functional = FUNCTIONALS[input_data.specification.model.method.lower()]
-    mf = (dft.RKS if mol.spin == 0 else dft.UKS)(mol, xc=functional)
+
+def _resp_potential(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: float) -> dict[str, Any]:
+    """Electrostatic potential for RESP charges, by a Hartree–Fock calculation of its own."""
+    cartesian = replace(keywords, cartesian=True)
+    mf = _mean_field(input_data, "hf", resp.BASIS, cartesian, memory_mib)
+    _converge(mf)
+    mol, density = mf.mol, np.asarray(mf.make_rdm1())
+    if density.ndim == 3:
+        density = density.sum(axis=0)
+    points = resp.merz_kollman_grid(mol.atom_charges(), mol.atom_coords())
+    nuclei = np.linalg.norm(points[:, None] - mol.atom_coords()[None, :], axis=-1)
+    potential = np.sum(mol.atom_charges() / nuclei, axis=1)
+    block = max(1, int(0.2 * memory_mib * 2**20 / (8 * mol.nao**2)))
+    for first in range(0, len(points), block):
+        with_point = slice(first, first + block)
+        integrals = mol.intor("int1e_grids", hermi=1, grids=points[with_point])
+        potential[with_point] -= np.einsum("pij,ij->p", integrals, density)
+    return resp.potential_document(points, potential)
+
+
+def _mean_field(input_data: AtomicInput, method: str, basis: str, keywords: PyscfKeywords, memory_mib: float) -> Any:
+    """The Hartree–Fock or Kohn–Sham object, all set, not yet run."""
+    from pyscf import dft, scf
+
+    mol = _mole(input_data, basis, keywords, memory_mib)
+    if method.lower() == HARTREE_FOCK:
+        mf = (scf.RHF if mol.spin == 0 else scf.UHF)(mol)
+    else:
+        mf = (dft.RKS if mol.spin == 0 else dft.UKS)(mol, xc=FUNCTIONALS[method.lower()])
+        _set_grid(mf.grids, keywords)
     if keywords.density_fit:
         mf = mf.density_fit(auxbasis=keywords.auxbasis)
-    mf.grids.atom_grid = tuple(keywords.atom_grid)
-    mf.grids.prune = {
+    mf.conv_tol, mf.conv_tol_grad = keywords.conv_tol, keywords.conv_tol_grad
+    mf.max_cycle, mf.init_guess = keywords.max_cycle, keywords.init_guess
+    mf.level_shift, mf.damp = keywords.level_shift, keywords.damping
+    return mf.newton() if keywords.second_order else mf
+
+
+def _set_grid(grids: Any, keywords: PyscfKeywords) -> None:
+    from pyscf import dft
+
+    grids.atom_grid = tuple(keywords.atom_grid)
+    grids.prune = {
         None: None,
         "nwchem": dft.gen_grid.nwchem_prune,
         "treutler": dft.gen_grid.treutler_prune,
         "sg1": dft.gen_grid.sg1_prune,
     }[keywords.prune]
     if keywords.psi4_radius_alpha is not None:
-        _take_psi4_radii(mf.grids, keywords.psi4_radius_alpha)
-    mf.conv_tol, mf.conv_tol_grad = keywords.conv_tol, keywords.conv_tol_grad
-    mf.max_cycle, mf.init_guess = keywords.max_cycle, keywords.init_guess
-    mf.level_shift, mf.damp = keywords.level_shift, keywords.damping
-    return mf.newton() if keywords.second_order else mf
+        _take_psi4_radii(grids, keywords.psi4_radius_alpha)
 
 
 def _take_psi4_radii(grids: Any, alpha: float) -> None:
@@ -287,10 +328,10 @@ def _treutler_ahlrichs(n: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
     return factor * logarithm, np.pi / (n + 1) * np.sin(angle) * slope
 
 
-def _mole(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: float) -> Any:
+def _mole(input_data: AtomicInput, basis: str, keywords: PyscfKeywords, memory_mib: float) -> Any:
     from pyscf import gto
 
-    molecule, basis = input_data.molecule, input_data.specification.model.basis
+    molecule = input_data.molecule
     cartesian = basis_sets.orbital(basis).cartesian if keywords.cartesian is None else keywords.cartesian
     return gto.M(
         atom=[(symbol, tuple(xyz)) for symbol, xyz in zip(molecule.symbols, molecule.geometry, strict=True)],

@@ -5,7 +5,7 @@
 | energy | eV | scalar |
 | forces | eV/Å | (n, 3) |
 | dipole | e·Å | (3,) |
-| mulliken_charges, lowdin_charges | e | (n,) |
+| mulliken_charges, lowdin_charges, resp | e | (n,) |
 | homo, lumo, gap | eV | scalar |
 
 Every module of this package that defines a `Property` is found by itself; one outside the package is named by its
