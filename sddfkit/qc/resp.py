@@ -197,7 +197,7 @@ def resp_charges(
     for atom in np.flatnonzero(numbers == 6):
         hydrogens = [near for near in neighbours[atom] if numbers[near] == 1]
         if len(hydrogens) >= 2:
-            again[[atom, *hydrogens]] = True
+            again[[int(atom), *hydrogens]] = True
     strengths = np.where(numbers == 1, 0.0, FIRST_STRENGTH)
     apart = np.where(again, len(numbers) + np.arange(len(numbers)), classes)
     first = fit_charges(positions_bohr, charge, points_bohr, potential_hartree, strengths=strengths, classes=apart)
@@ -289,7 +289,7 @@ def fit_charges(
 
 def _constraints(labels: np.ndarray, charge: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows (c, n) and values (c,): the total charge, and each atom of a class like the first of it."""
-    rows, first = [np.ones(len(labels))], {}
+    rows, first = [np.ones(len(labels))], dict[int, int]()
     for atom, label in enumerate(labels.tolist()):
         if label in first:
             row = np.zeros(len(labels))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 
-from sddfkit.qc import basis_sets, resp
+from sddfkit.qc import basis_sets, dispersion, resp
 from sddfkit.qc.errors import CalculationError, classified_errors
 from sddfkit.qc.harnesses.base import (
     Harness,
@@ -25,10 +25,19 @@ if TYPE_CHECKING:
     from qcelemental.models.v2 import AtomicInput, AtomicResult, AtomicSpecification
     from qcengine.config import TaskConfig
 
-FUNCTIONALS: Final[dict[str, str]] = {"wb97x": "wb97x", "pbe": "pbe,pbe", "pbe0": "pbe0"}
-"""Method names in PySCF's spelling, where the programs mean the same functional; the tests hold wb97x to Psi4's."""
-
 HARTREE_FOCK: Final = "hf"
+WB97X_D: Final = "wb97x-d"
+"""PySCF's own has no dispersion: it is added here."""
+
+FUNCTIONALS: Final[dict[str, str]] = {
+    "wb97x": "wb97x",
+    WB97X_D: "hyb_gga_xc_wb97x_d",
+    "b3lyp": "b3lypg",
+    "pbe": "pbe,pbe",
+    "pbe0": "pbe0",
+}
+"""Method names in PySCF's spelling, where the programs mean the same functional; the tests hold those of the shipped
+levels to Psi4's. B3LYP has the local correlation of Gaussian, VWN1-RPA."""
 
 # fmt: off
 PSI4_RADII: Final = (
@@ -156,6 +165,8 @@ class PyscfHarness(Harness):
             return str(error)
         if keywords.psi4_radius_alpha is not None and max(atomic_numbers) > len(PSI4_RADII):
             return f"psi4_radius_alpha covers H to Kr, the molecule has an atom with Z={max(atomic_numbers)}"
+        if method.lower() == WB97X_D and max(atomic_numbers) > len(dispersion.RADII_ANGSTROM):
+            return f"the dispersion of {method} covers H to Kr, the molecule has an atom with Z={max(atomic_numbers)}"
         if keywords.resp_potential and (refused := resp.radii_refusal(atomic_numbers)) is not None:
             return refused
         return auxiliary_refusal(keywords.auxbasis, atomic_numbers) if keywords.density_fit else None
@@ -179,8 +190,11 @@ class PyscfHarness(Harness):
         keywords, model = _keywords(input_data.specification.keywords), input_data.specification.model
         memory_mib = config.memory * 1024 * 0.8
         mf = _mean_field(input_data, model.method, model.basis, keywords, memory_mib)
-        energy = _converge(mf)
+        energy: float = _converge(mf)
         gradient = mf.nuc_grad_method().kernel() if input_data.specification.driver == "gradient" else None
+        if model.method.lower() == WB97X_D:
+            added, slope = dispersion.energy_and_gradient(mf.mol.atom_charges(), mf.mol.atom_coords())
+            energy, gradient = energy + added, None if gradient is None else gradient + slope
         n_alpha, n_beta = mf.mol.nelec
         return atomic_result(
             input_data,
