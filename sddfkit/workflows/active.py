@@ -16,6 +16,7 @@ from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
 from sddfkit.factory import Cluster, Store
 from sddfkit.models.ensemble import Ensemble, EnsemblePrediction
 from sddfkit.qc.levels import Level
+from sddfkit.qc.properties import with_properties
 from sddfkit.training.parent_run import ParentRun
 from sddfkit.viz.report import write_report
 from sddfkit.workflows.console import Stopwatch, say
@@ -141,8 +142,9 @@ def active_learning(
     say(f"everything is kept under {root}\nthis run: {folder}")
     watch = Stopwatch()
     chosen_program = choose_program(level)
+    asked_level = with_properties(level, chosen_program.program, properties)
     with watch.stage("molecules and conformers"):
-        read = refuse_impossible(load_molecules(**molecules), level, chosen_program)
+        read = refuse_impossible(load_molecules(**molecules), asked_level, chosen_program)
         conformers = make_conformers(read.molecules, embed, seed, folder / CONFORMERS)
     folds = split_records(conformers.records, read.molecules, split, seed)
     folds.write(folder)

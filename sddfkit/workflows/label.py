@@ -27,7 +27,7 @@ from sddfkit.factory.jobs import Calculation, plan_atoms
 from sddfkit.qc.atoms import GROUND_STATE_MULTIPLICITY
 from sddfkit.qc.inputs import refusal
 from sddfkit.qc.levels import ChosenProgram, Level
-from sddfkit.qc.properties import extract, property_named
+from sddfkit.qc.properties import extract, property_named, with_properties
 from sddfkit.runs import write_whole
 from sddfkit.workflows.console import progress, say
 
@@ -253,11 +253,12 @@ class Labeller:
         self.chosen = chosen
         self.batch = batch
         self.properties = tuple(properties)
+        self.asked_level = with_properties(level, chosen.program, self.properties)
         self.labels = Labels()
 
     def label(self, records: Sequence[Record], description: str) -> None:
         """Label records and the isolated atoms of their elements; results and failures are added to ``labels``."""
-        calculations, refusals = plan(records, self.level, self.chosen)
+        calculations, refusals = plan(records, self.asked_level, self.chosen)
         atoms = plan_atoms(elements(records) - self.labels.atoms.keys(), self.level, self.chosen)
         with self.open_store() as store:
             store.add_records(record_document(record) for record in records)
@@ -310,7 +311,8 @@ def label_molecules(
     """
     say(f"everything is kept under {root}\nthis run: {folder}")
     chosen = choose_program(level)
-    read = refuse_impossible(load_molecules(**molecules), level, chosen)
+    asked_level = with_properties(level, chosen.program, properties)
+    read = refuse_impossible(load_molecules(**molecules), asked_level, chosen)
     conformers = make_conformers(read.molecules, embed, seed, folder / CONFORMERS)
     name = run_name(root, folder)
     with open_cluster(root / "clusters" / name) as cluster:

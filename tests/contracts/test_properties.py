@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from qcelemental.models.v2 import AtomicInput
 
 from sddfkit.qc import ProgramMissingError, atomic_input, compute, extract, property_named
-from sddfkit.qc.properties import PROPERTIES, Property, PropertyError
+from sddfkit.qc.properties import PROPERTIES, Property, PropertyError, with_properties
 
 LEVELS = Path(__file__).parents[2] / "conf" / "level"
 
@@ -42,20 +42,26 @@ SHAPES = {"scalar": (), "(3,)": (3,), "(n,)": (3,), "(n, 3)": (3, 3), "(3, 3)": 
 """Shape in words to shape for water."""
 
 
-def document(level_name: str, program: str, positions: np.ndarray) -> AtomicInput:
+def document(level_name: str, program: str, name: str, *, turned: bool = False) -> AtomicInput:
+    """The calculation on water from which the property can be read."""
     level = instantiate(members.settings(LEVELS / f"{level_name}.yaml") | {"program": program})
     try:
         level.choose()
     except ProgramMissingError as error:
         pytest.skip(str(error))
-    return atomic_input(WATER[0], positions, 0, 1, level.specification(program))
+    asked = with_properties(level, program, [name])
+    positions = WATER[1] @ TURN.T if turned else WATER[1]
+    return atomic_input(WATER[0], positions, 0, 1, asked.specification(program))
+
+
+def result(level_name: str, program: str, name: str, *, turned: bool = False) -> dict:
+    """Water's result as its JSON reads."""
+    return _computed(document(level_name, program, name, turned=turned).model_dump_json())
 
 
 @functools.cache
-def result(level_name: str, program: str, *, turned: bool = False) -> dict:
-    """Water's result as its JSON reads."""
-    positions = WATER[1] @ TURN.T if turned else WATER[1]
-    outcome = compute(document(level_name, program, positions))
+def _computed(asked: str) -> dict:
+    outcome = compute(AtomicInput.model_validate_json(asked))
     assert outcome.success, outcome.error
     return json.loads(outcome.model_dump_json())
 
@@ -65,7 +71,7 @@ def cheapest(name: str) -> tuple[str, str]:
     problems = []
     for level_name, program in CHEAPEST_FIRST:
         try:
-            extract(result(level_name, program), [name])
+            extract(result(level_name, program, name), [name])
         except PropertyError as error:
             problems.append(f"{program}: {error}")
         else:
@@ -81,14 +87,14 @@ def test_name_type_unit_and_shape_are_consistent(name):
     assert prop.shape in SHAPES, f"shape {prop.shape!r} is none of {', '.join(SHAPES)}"
     assert prop.arrow_type == ("float64" if prop.shape == "scalar" else "list<float64>")
     value_type = pa.float64() if prop.shape == "scalar" else pa.list_(pa.float64())
-    value = extract(result(*cheapest(name)), [name])[name]
+    value = extract(result(*cheapest(name), name), [name])[name]
     column = pa.array([np.ravel(value).tolist() if np.ndim(value) else value], type=value_type)
     assert len(column) == 1
 
 
 @every_property
 def test_a_value_is_finite_and_has_its_shape(name):
-    value = extract(result(*cheapest(name)), [name])[name]
+    value = extract(result(*cheapest(name), name), [name])[name]
     assert np.shape(value) == SHAPES[property_named(name).shape]
     assert np.asarray(value).dtype == np.float64
     assert np.isfinite(value).all()
@@ -97,7 +103,7 @@ def test_a_value_is_finite_and_has_its_shape(name):
 @every_property
 def test_a_model_and_its_json_give_the_same(name):
     level_name, program = cheapest(name)
-    model = compute(document(level_name, program, WATER[1]))
+    model = compute(document(level_name, program, name))
     np.testing.assert_array_equal(
         extract(model, [name])[name], extract(json.loads(model.model_dump_json()), [name])[name]
     )
@@ -105,7 +111,7 @@ def test_a_model_and_its_json_give_the_same(name):
 
 @every_property
 def test_the_result_is_left_as_it_was(name):
-    given = result(*cheapest(name))
+    given = result(*cheapest(name), name)
     before = json.dumps(given, sort_keys=True)
     extract(given, [name])
     assert json.dumps(given, sort_keys=True) == before
@@ -113,7 +119,7 @@ def test_the_result_is_left_as_it_was(name):
 
 @every_property
 def test_what_failed_or_holds_nothing_is_refused(name):
-    whole = result(*cheapest(name))
+    whole = result(*cheapest(name), name)
     with pytest.raises(PropertyError, match="the calculation failed"):
         extract({**whole, "success": False}, [name])
     with pytest.raises(PropertyError):
@@ -123,8 +129,8 @@ def test_what_failed_or_holds_nothing_is_refused(name):
 @every_property
 def test_it_turns_with_the_molecule(name):
     prop, (level_name, program) = property_named(name), cheapest(name)
-    value = np.asarray(extract(result(level_name, program), [name])[name])
-    turned = np.asarray(extract(result(level_name, program, turned=True), [name])[name])
+    value = np.asarray(extract(result(level_name, program, name), [name])[name])
+    turned = np.asarray(extract(result(level_name, program, name, turned=True), [name])[name])
     expected = value
     if prop.turns and prop.shape in ("(3,)", "(n, 3)"):
         expected = value @ TURN.T

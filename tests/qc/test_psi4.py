@@ -61,7 +61,7 @@ def test_an_executable_of_another_kind_is_reported(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_look_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SDDFKIT_PSI4_PYTHON", "/nowhere/python3")
+    monkeypatch.setenv("SDDFKIT_PSI4_PYTHON", "/nowhere/looked_at_once/python3")
     before = psi4_installation._look.cache_info().misses
     for _ in range(3):
         with pytest.raises(Psi4NotUsableError):

@@ -39,6 +39,9 @@ MOLECULES = {
 }
 """All seven elements, two to six heavy atoms, few hydrogens; S(IV) and S(VI) ask most of the quadrature."""
 
+AS_SHIPPED = {"hf_631gd": 1e-6, "b3lyp_631gd": 5e-6, "wb97xd_def2svp": 2.5e-4}
+"""Level to what its programs may differ by in water and methane (hartree); fits of long-range exchange differ most."""
+
 FLEXIBLE = {
     "hydroxylamine": "NO",
     "formic acid": "OC=O",
@@ -100,3 +103,28 @@ def test_density_fitting_gives_the_same_conformer_energies(levels: Callable[[str
     relative = {program: (e - e[0]) * HARTREE_TO_EV * EV_TO_KCAL_MOL for program, e in energies.items()}
     assert np.ptp(relative["psi4"]) > 5 * CONFORMER_ENERGY, "conformers as alike as this could not tell"
     np.testing.assert_allclose(relative["psi4"], relative["pyscf"], atol=CONFORMER_ENERGY, rtol=0)
+
+
+@pytest.mark.parametrize("smiles", ["O", "C"])
+@pytest.mark.parametrize("name", AS_SHIPPED)
+def test_the_shipped_levels_mean_the_same(levels: Callable[[str], Level], name: str, smiles: str) -> None:
+    mol, (positions,) = embedded(smiles, 1)
+    psi4, pyscf = (
+        computed(levels(name), program, mol, positions, "gradient").properties for program in levels(name).programs
+    )
+    assert psi4.calcinfo_nbasis == pyscf.calcinfo_nbasis
+    assert psi4.return_energy == pytest.approx(pyscf.return_energy, abs=AS_SHIPPED[name], rel=0)
+    assert np.abs(psi4.return_gradient - pyscf.return_gradient).max() <= GRADIENT
+
+
+@pytest.mark.parametrize("smiles", ["O", "C"])
+def test_dispersion_and_functional_of_wb97xd_are_the_same(levels: Callable[[str], Level], smiles: str) -> None:
+    """With exact integrals on one grid nothing is left of the difference."""
+    level, exact = levels("wb97xd_def2svp"), levels("wb97x_631gd_exact").programs
+    grid = {"psi4": {"dft_radial_points": 75, "dft_spherical_points": 302}, "pyscf": {"atom_grid": [75, 302]}}
+    spherical = {"psi4": {"puream": True}, "pyscf": {"cartesian": False}}
+    programs = {program: exact[program] | grid[program] | spherical[program] for program in exact}
+    alike = Level(level.name, level.method, level.basis, programs)
+    mol, (positions,) = embedded(smiles, 1)
+    energies = [computed(alike, program, mol, positions, "energy").properties.return_energy for program in programs]
+    assert abs(energies[0] - energies[1]) <= ENERGY_PER_HEAVY_ATOM

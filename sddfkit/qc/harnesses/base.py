@@ -30,6 +30,10 @@ class Harness(ProgramHarness):
     own_methods: ClassVar[Mapping[str, frozenset[int]]] = {}
     """Methods (lower case) that need no basis set, and the atomic numbers that each covers."""
 
+    gives: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What a result's extras hold, beside energy, gradient and dipole: `Property.needs` names it. The value: the
+    keywords that have it computed, none for what is always there."""
+
     @abc.abstractmethod
     def problem(self) -> str | None:
         """None if the program can be used; else one sentence. Must be quick and import no program."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
+from sddfkit.qc import resp
 from sddfkit.qc.child import ChildLostError, JsonLineChild
 from sddfkit.qc.errors import CalculationError, classified_errors
 from sddfkit.qc.harnesses.base import Harness, atomic_result, auxiliary_refusal, refuse_driver
@@ -37,6 +40,10 @@ _LEAST_MEMORY_BYTES: Final = 250 * 2**20
 _START_LIMIT_S: Final = 60.0
 
 
+RESP_POTENTIAL: Final = "resp_potential"
+"""The one keyword that is no option of Psi4: add HF/6-31G(d)'s electrostatic potential on the grid for RESP charges."""
+
+
 class Psi4Harness(Harness):
     """Kohn–Sham and Hartree–Fock energies, gradients and dipoles by Psi4; keywords are Psi4's own options."""
 
@@ -52,6 +59,10 @@ class Psi4Harness(Harness):
         "Get it by: conda install -c conda-forge psi4, or apt install psi4; then set SDDFKIT_PSI4_PYTHON to the Python "
         "that imports it, unless its executable is on PATH."
     )
+
+    gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
+        ("mulliken_charges", "lowdin_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
+    ) | {"electrostatic_potential": MappingProxyType({RESP_POTENTIAL: True})}
 
     def problem(self) -> str | None:
         """None if a Psi4 was found that answers with its version."""
@@ -82,6 +93,11 @@ class Psi4Harness(Harness):
         for name, value in settings.items():
             if isinstance(value, float) and not np.isfinite(value):
                 return f"Psi4 option {name} is {value}, expected a finite number"
+        wanted = settings.get(RESP_POTENTIAL, False)
+        if not isinstance(wanted, bool):
+            return f"{RESP_POTENTIAL} is {wanted!r}, expected true or false"
+        if wanted and (refused := resp.radii_refusal(atomic_numbers)) is not None:
+            return refused
         if not str(settings.get("scf_type", "df")).lower().endswith("df"):
             return None
         electrons = int(np.sum(atomic_numbers)) - charge
@@ -106,7 +122,8 @@ class Psi4Harness(Harness):
         refuse_driver(input_data, "Psi4")
         installation = find()
         with classified_errors("Psi4"):
-            answer = _process.ask(installation, _job(input_data, config))
+            job = _job(input_data, config)
+            answer = _process.ask(installation, job)
         if not answer["ok"]:
             raise CalculationError(
                 answer["error_type"], f"Psi4: {answer['error_message']}", {"output_tail": answer["output_tail"]}
@@ -127,11 +144,16 @@ class Psi4Harness(Harness):
                 "nuclear_repulsion_energy": answer["nuclear_repulsion_energy"],
                 "scf_iterations": answer["iterations"],
             },
+            extras=answer["extras"] | _potential(job, answer),
         )
 
 
 def _job(input_data: AtomicInput, config: TaskConfig) -> dict[str, Any]:
     molecule, specification = input_data.molecule, input_data.specification
+    options = {name: value for name, value in specification.keywords.items() if name != RESP_POTENTIAL}
+    resp_points = None
+    if specification.keywords.get(RESP_POTENTIAL):
+        resp_points = resp.merz_kollman_grid(molecule.atomic_numbers, molecule.geometry).tolist()
     return {
         "symbols": [str(symbol) for symbol in molecule.symbols],
         "geometry": np.asarray(molecule.geometry).ravel().tolist(),
@@ -139,10 +161,18 @@ def _job(input_data: AtomicInput, config: TaskConfig) -> dict[str, Any]:
         "multiplicity": int(molecule.molecular_multiplicity),
         "method": specification.model.method,
         "driver": specification.driver.value,
-        "options": {"basis": specification.model.basis, **specification.keywords},
+        "options": {"basis": specification.model.basis, **options},
+        "resp_points": resp_points,
+        "resp_options": {"basis": resp.BASIS, "puream": False},
         "threads": config.ncores,
         "memory_bytes": max(_LEAST_MEMORY_BYTES, int(config.memory * MEMORY_SHARE * 2**30)),
     }
+
+
+def _potential(job: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    if job["resp_points"] is None:
+        return {}
+    return resp.potential_document(np.asarray(job["resp_points"]), np.asarray(answer["resp_potential"]))
 
 
 class _Process:

@@ -2,8 +2,8 @@
 
 Needs the standard library and Psi4 (1.3 or later) alone. ``psi4_worker.py --version`` prints ``{"version": …}``;
 without arguments it reads one calculation per line and answers ``{"event": "started"}``, then
-``{"event": "finished", …}`` with ``ok`` and, in hartree and bohr, energy, gradient (flat) and dipole, or error_type,
-error_message, output_tail.
+``{"event": "finished", …}`` with ``ok`` and, in hartree and bohr, energy, gradient (flat), dipole and extras, or
+error_type, error_message, output_tail.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def calculate(job: dict[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     job : dict
-        symbols, geometry (flat, bohr), charge, multiplicity, method, driver, options (with basis), threads,
-        memory_bytes.
+        symbols, geometry (flat, bohr), charge, multiplicity, method, driver, options (with basis), resp_points (None,
+        or where HF's potential is wanted), resp_options, threads, memory_bytes.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def calculate(job: dict[str, Any]) -> dict[str, Any]:
         gradient = None
         wfn = psi4.energy(job["method"], molecule=molecule, return_wfn=True)[1]
     values = wfn.variables()  # the global variables are cleared by gradient(), the wavefunction's are not
-    return {
+    answer = {
         "ok": True,
         "energy": float(wfn.energy()),
         "gradient": gradient,
@@ -69,7 +69,40 @@ def calculate(job: dict[str, Any]) -> dict[str, Any]:
         "nbeta": int(wfn.nbeta()),
         "nuclear_repulsion_energy": float(molecule.nuclear_repulsion_energy()),
         "iterations": int(values["SCF ITERATIONS"]),
+        "extras": dict(_charges(psi4, wfn), **_frontier(wfn)),
     }
+    if job["resp_points"] is not None:
+        answer["resp_potential"] = _potential(psi4, job, molecule)
+    return answer
+
+
+def _potential(psi4: Any, job: dict[str, Any], molecule: Any) -> list[float]:
+    """Electrostatic potential (hartree/e) of a Hartree–Fock calculation at some points (bohr, as the molecule)."""
+    psi4.core.clean()  # the integrals of the first calculation lie in files that this one writes, too
+    _set_options(psi4, {"reference": _reference(dict(job, method="hf")), **job["resp_options"]})
+    wfn = psi4.energy("hf", molecule=molecule, return_wfn=True)[1]
+    points = psi4.core.Matrix.from_list(job["resp_points"])
+    return _flat(psi4.core.ESPPropCalc(wfn).compute_esp_over_grid_in_memory(points))
+
+
+def _charges(psi4: Any, wfn: Any) -> dict[str, list[float]]:
+    """Atomic charges in e; the wavefunction holds those asked for last."""
+    found = {}
+    for kind in ("mulliken", "lowdin"):
+        psi4.oeprop(wfn, kind.upper() + "_CHARGES")
+        found[kind + "_charges"] = _flat(wfn.atomic_point_charges())
+    return found
+
+
+def _frontier(wfn: Any) -> dict[str, float]:
+    """Orbital energies (hartree) on both sides of the gap, over both spins; what there is none of is left out."""
+    spins = ((_flat(wfn.epsilon_a()), wfn.nalpha()), (_flat(wfn.epsilon_b()), wfn.nbeta()))
+    occupied = [energy for energies, count in spins for energy in energies[:count]]
+    empty = [energy for energies, count in spins for energy in energies[count:]]
+    found = {"homo_hartree": max(occupied)}
+    if empty:
+        found["lumo_hartree"] = min(empty)
+    return found
 
 
 def _reference(job: dict[str, Any]) -> str:

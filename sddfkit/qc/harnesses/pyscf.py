@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 
-from sddfkit.qc import basis_sets
+from sddfkit.qc import basis_sets, dispersion, resp
 from sddfkit.qc.errors import CalculationError, classified_errors
 from sddfkit.qc.harnesses.base import (
     Harness,
@@ -24,8 +25,19 @@ if TYPE_CHECKING:
     from qcelemental.models.v2 import AtomicInput, AtomicResult, AtomicSpecification
     from qcengine.config import TaskConfig
 
-FUNCTIONALS: Final[dict[str, str]] = {"wb97x": "wb97x", "pbe": "pbe,pbe", "pbe0": "pbe0"}
-"""Method names in PySCF's spelling, where the programs mean the same functional; the tests hold wb97x to Psi4's."""
+HARTREE_FOCK: Final = "hf"
+WB97X_D: Final = "wb97x-d"
+"""PySCF's own has no dispersion: it is added here."""
+
+FUNCTIONALS: Final[dict[str, str]] = {
+    "wb97x": "wb97x",
+    WB97X_D: "hyb_gga_xc_wb97x_d",
+    "b3lyp": "b3lypg",
+    "pbe": "pbe,pbe",
+    "pbe0": "pbe0",
+}
+"""Method names in PySCF's spelling, where the programs mean the same functional; the tests hold those of the shipped
+levels to Psi4's. B3LYP has the local correlation of Gaussian, VWN1-RPA."""
 
 # fmt: off
 PSI4_RADII: Final = (
@@ -59,6 +71,7 @@ class PyscfKeywords:
         dft_bs_radius_alpha), so that the quadrature errors of the two programs are the same; None keeps PySCF's own
     conv_tol, conv_tol_grad : SCF thresholds on the energy (hartree) and the orbital gradient
     max_cycle, init_guess, damping, level_shift, second_order : for SCFs that are hard to converge
+    resp_potential : add HF/6-31G(d)'s electrostatic potential on the grid for RESP charges
     """
 
     density_fit: bool = True
@@ -74,9 +87,10 @@ class PyscfKeywords:
     damping: float = 0.0
     level_shift: float = 0.0
     second_order: bool = False
+    resp_potential: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("density_fit", "second_order"):
+        for name in ("density_fit", "second_order", "resp_potential"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected true or false")
         if self.cartesian not in (None, True, False):
@@ -109,7 +123,7 @@ def _check_number(name: str, value: Any, *, above: float = -np.inf, least: float
 
 
 class PyscfHarness(Harness):
-    """Restricted and unrestricted Kohn–Sham energies, gradients and dipoles by PySCF."""
+    """Restricted and unrestricted Hartree–Fock and Kohn–Sham energies, gradients and dipoles by PySCF."""
 
     _defaults: ClassVar[dict[str, Any]] = {
         "name": "pyscf",
@@ -120,6 +134,9 @@ class PyscfHarness(Harness):
         "managed_memory": True,
     }
     install_hint: ClassVar[str] = "Get it by: pip install pyscf"
+    gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
+        ("mulliken_charges", "lowdin_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
+    ) | {"electrostatic_potential": MappingProxyType({"resp_potential": True})}
 
     def problem(self) -> str | None:
         """None if PySCF is installed; it is not imported for this."""
@@ -139,18 +156,23 @@ class PyscfHarness(Harness):
         """An unknown functional or keyword, or an element that the fitting basis set or the grid does not cover."""
         del charge, multiplicity
         method = specification.model.method
-        if method.lower() not in FUNCTIONALS:
-            return f"method {method!r} may differ between programs; known to PySCF's harness: {', '.join(FUNCTIONALS)}"
+        if method.lower() not in (HARTREE_FOCK, *FUNCTIONALS):
+            known = ", ".join((HARTREE_FOCK, *FUNCTIONALS))
+            return f"method {method!r} may differ between programs; known to PySCF's harness: {known}"
         try:
             keywords = _keywords(specification.keywords)
         except ValueError as error:
             return str(error)
         if keywords.psi4_radius_alpha is not None and max(atomic_numbers) > len(PSI4_RADII):
             return f"psi4_radius_alpha covers H to Kr, the molecule has an atom with Z={max(atomic_numbers)}"
+        if method.lower() == WB97X_D and max(atomic_numbers) > len(dispersion.RADII_ANGSTROM):
+            return f"the dispersion of {method} covers H to Kr, the molecule has an atom with Z={max(atomic_numbers)}"
+        if keywords.resp_potential and (refused := resp.radii_refusal(atomic_numbers)) is not None:
+            return refused
         return auxiliary_refusal(keywords.auxbasis, atomic_numbers) if keywords.density_fit else None
 
     def compute(self, input_data: AtomicInput, config: TaskConfig) -> AtomicResult:
-        """Energy, gradient (if it is the driver) and dipole of one molecule.
+        """Energy, gradient (if it is the driver), dipole and `gives` of one molecule.
 
         Raises
         ------
@@ -165,22 +187,20 @@ class PyscfHarness(Harness):
         from pyscf import lib
 
         lib.num_threads(config.ncores)
-        mf = _mean_field(
-            input_data, _keywords(input_data.specification.keywords), memory_mib=config.memory * 1024 * 0.8
-        )
-        energy = mf.kernel()
-        if not mf.converged:  # PySCF itself says nothing, and would run the gradient on such an SCF
-            raise CalculationError(
-                "convergence",
-                f"PySCF's SCF did not converge in {mf.max_cycle} cycles; try second_order, level_shift or damping",
-            )
+        keywords, model = _keywords(input_data.specification.keywords), input_data.specification.model
+        memory_mib = config.memory * 1024 * 0.8
+        mf = _mean_field(input_data, model.method, model.basis, keywords, memory_mib)
+        energy: float = _converge(mf)
         gradient = mf.nuc_grad_method().kernel() if input_data.specification.driver == "gradient" else None
+        if model.method.lower() == WB97X_D:
+            added, slope = dispersion.energy_and_gradient(mf.mol.atom_charges(), mf.mol.atom_coords())
+            energy, gradient = energy + added, None if gradient is None else gradient + slope
         n_alpha, n_beta = mf.mol.nelec
         return atomic_result(
             input_data,
             program="PySCF",
             version=self.get_version(),
-            energy=float(energy),
+            energy=energy,
             gradient=gradient,
             dipole=mf.dip_moment(unit="AU", verbose=0),
             properties={
@@ -191,8 +211,41 @@ class PyscfHarness(Harness):
                 "nuclear_repulsion_energy": float(mf.energy_nuc()),
                 "scf_iterations": int(mf.cycles),
             },
-            extras={"spin_square": float(mf.spin_square()[0])} if mf.mol.spin else None,
+            extras=_populations(mf)
+            | (_resp_potential(input_data, keywords, memory_mib) if keywords.resp_potential else {})
+            | _frontier(mf)
+            | ({"spin_square": float(mf.spin_square()[0])} if mf.mol.spin else {}),
         )
+
+
+def _populations(mf: Any) -> dict[str, list[float]]:
+    """Atomic charges (n,) in e, from the density matrix of both spins in the AO basis.
+
+    Löwdin's depend on the scale of Cartesian functions; as in Psi4, x^l of each shell is normalised, and with it xy….
+    """
+    mol, overlap, density = mf.mol, mf.get_ovlp(), np.asarray(mf.make_rdm1())
+    if density.ndim == 3:
+        density = density.sum(axis=0)
+    shells = mol.ao_loc_nr()
+    norm = np.sqrt(np.repeat(np.maximum.reduceat(np.diag(overlap), shells[:-1]), np.diff(shells)))
+    overlap, density = overlap / np.outer(norm, norm), density * np.outer(norm, norm)
+    eigenvalues, vectors = np.linalg.eigh(overlap)
+    root = (vectors * np.sqrt(eigenvalues)) @ vectors.T
+    electrons = {
+        "mulliken_charges": np.einsum("ij,ji->i", density, overlap),
+        "lowdin_charges": np.einsum("ij,jk,ki->i", root, density, root),
+    }
+    first = mol.aoslice_by_atom()[:, 2]
+    return {name: (mol.atom_charges() - np.add.reduceat(each, first)).tolist() for name, each in electrons.items()}
+
+
+def _frontier(mf: Any) -> dict[str, float]:
+    """Orbital energies (hartree) on both sides of the gap, over both spins; what there is none of is left out."""
+    energies, occupied = np.ravel(mf.mo_energy), np.ravel(mf.mo_occ) > 0
+    found = {"homo_hartree": float(energies[occupied].max())}
+    if not occupied.all():
+        found["lumo_hartree"] = float(energies[~occupied].min())
+    return found
 
 
 def _keywords(given: Mapping[str, Any]) -> PyscfKeywords:
@@ -207,28 +260,66 @@ def _keywords(given: Mapping[str, Any]) -> PyscfKeywords:
         raise ValueError(f"PySCF keywords: {error}") from error
 
 
-def _mean_field(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: float) -> Any:
-    """The Kohn–Sham object, all set, not yet run."""
-    from pyscf import dft
+def _converge(mf: Any) -> float:
+    """Run an SCF and return its energy (hartree)."""
+    energy = float(mf.kernel())
+    if not mf.converged:  # PySCF itself says nothing, and would run the gradient on such an SCF
+        raise CalculationError(
+            "convergence",
+            f"PySCF's SCF did not converge in {mf.max_cycle} cycles; try second_order, level_shift or damping",
+        )
+    return energy
 
-    mol = _mole(input_data, keywords, memory_mib)
-    functional = FUNCTIONALS[input_data.specification.model.method.lower()]
-    mf = (dft.RKS if mol.spin == 0 else dft.UKS)(mol, xc=functional)
+
+def _resp_potential(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: float) -> dict[str, Any]:
+    """Electrostatic potential for RESP charges, by a Hartree–Fock calculation of its own."""
+    cartesian = replace(keywords, cartesian=True)
+    mf = _mean_field(input_data, "hf", resp.BASIS, cartesian, memory_mib)
+    _converge(mf)
+    mol, density = mf.mol, np.asarray(mf.make_rdm1())
+    if density.ndim == 3:
+        density = density.sum(axis=0)
+    points = resp.merz_kollman_grid(mol.atom_charges(), mol.atom_coords())
+    nuclei = np.linalg.norm(points[:, None] - mol.atom_coords()[None, :], axis=-1)
+    potential = np.sum(mol.atom_charges() / nuclei, axis=1)
+    block = max(1, int(0.2 * memory_mib * 2**20 / (8 * mol.nao**2)))
+    for first in range(0, len(points), block):
+        with_point = slice(first, first + block)
+        integrals = mol.intor("int1e_grids", hermi=1, grids=points[with_point])
+        potential[with_point] -= np.einsum("pij,ij->p", integrals, density)
+    return resp.potential_document(points, potential)
+
+
+def _mean_field(input_data: AtomicInput, method: str, basis: str, keywords: PyscfKeywords, memory_mib: float) -> Any:
+    """The Hartree–Fock or Kohn–Sham object, all set, not yet run."""
+    from pyscf import dft, scf
+
+    mol = _mole(input_data, basis, keywords, memory_mib)
+    if method.lower() == HARTREE_FOCK:
+        mf = (scf.RHF if mol.spin == 0 else scf.UHF)(mol)
+    else:
+        mf = (dft.RKS if mol.spin == 0 else dft.UKS)(mol, xc=FUNCTIONALS[method.lower()])
+        _set_grid(mf.grids, keywords)
     if keywords.density_fit:
         mf = mf.density_fit(auxbasis=keywords.auxbasis)
-    mf.grids.atom_grid = tuple(keywords.atom_grid)
-    mf.grids.prune = {
+    mf.conv_tol, mf.conv_tol_grad = keywords.conv_tol, keywords.conv_tol_grad
+    mf.max_cycle, mf.init_guess = keywords.max_cycle, keywords.init_guess
+    mf.level_shift, mf.damp = keywords.level_shift, keywords.damping
+    return mf.newton() if keywords.second_order else mf
+
+
+def _set_grid(grids: Any, keywords: PyscfKeywords) -> None:
+    from pyscf import dft
+
+    grids.atom_grid = tuple(keywords.atom_grid)
+    grids.prune = {
         None: None,
         "nwchem": dft.gen_grid.nwchem_prune,
         "treutler": dft.gen_grid.treutler_prune,
         "sg1": dft.gen_grid.sg1_prune,
     }[keywords.prune]
     if keywords.psi4_radius_alpha is not None:
-        _take_psi4_radii(mf.grids, keywords.psi4_radius_alpha)
-    mf.conv_tol, mf.conv_tol_grad = keywords.conv_tol, keywords.conv_tol_grad
-    mf.max_cycle, mf.init_guess = keywords.max_cycle, keywords.init_guess
-    mf.level_shift, mf.damp = keywords.level_shift, keywords.damping
-    return mf.newton() if keywords.second_order else mf
+        _take_psi4_radii(grids, keywords.psi4_radius_alpha)
 
 
 def _take_psi4_radii(grids: Any, alpha: float) -> None:
@@ -251,10 +342,10 @@ def _treutler_ahlrichs(n: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
     return factor * logarithm, np.pi / (n + 1) * np.sin(angle) * slope
 
 
-def _mole(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: float) -> Any:
+def _mole(input_data: AtomicInput, basis: str, keywords: PyscfKeywords, memory_mib: float) -> Any:
     from pyscf import gto
 
-    molecule, basis = input_data.molecule, input_data.specification.model.basis
+    molecule = input_data.molecule
     cartesian = basis_sets.orbital(basis).cartesian if keywords.cartesian is None else keywords.cartesian
     return gto.M(
         atom=[(symbol, tuple(xyz)) for symbol, xyz in zip(molecule.symbols, molecule.geometry, strict=True)],

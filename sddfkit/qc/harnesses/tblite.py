@@ -6,6 +6,7 @@ C. Bannwarth, S. Ehlert, S. Grimme, J. Chem. Theory Comput. 15, 1652 (2019), doi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -46,6 +47,9 @@ class TbliteHarness(Harness):
         "managed_memory": False,
     }
     install_hint: ClassVar[str] = "Get it by: pip install tblite"
+    gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
+        ("mulliken_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
+    )
     own_methods: ClassVar[Mapping[str, frozenset[int]]] = dict.fromkeys(METHODS, frozenset(range(1, 87)))
 
     def problem(self) -> str | None:
@@ -96,7 +100,19 @@ class TbliteHarness(Harness):
             gradient=values.get("gradient") if with_gradient else None,
             dipole=values.get("dipole"),
             properties={"calcinfo_nbasis": int(values.get("norbitals"))},
+            extras={"mulliken_charges": values.get("charges").tolist(), **_frontier(input_data, values)},
         )
+
+
+def _frontier(input_data: AtomicInput, values: Any) -> dict[str, float]:
+    """Orbital energies (hartree) on both sides of the gap: a spin-restricted method has one set, in rising order."""
+    energies = np.sort(values.get("orbital-energies"))
+    electrons = float(np.sum(values.get("orbital-occupations")))
+    occupied = round(electrons + input_data.molecule.molecular_multiplicity - 1) // 2
+    found = {"homo_hartree": float(energies[occupied - 1])}
+    if occupied < len(energies):
+        found["lumo_hartree"] = float(energies[occupied])
+    return found
 
 
 def _singlepoint(input_data: AtomicInput, method: str) -> Any:

@@ -5,6 +5,8 @@
 | energy | eV | scalar |
 | forces | eV/Å | (n, 3) |
 | dipole | e·Å | (3,) |
+| mulliken_charges, lowdin_charges, resp | e | (n,) |
+| homo, lumo, gap | eV | scalar |
 
 Every module of this package that defines a `Property` is found by itself; one outside the package is named by its
 dotted path, ``mine.toy.CHARGES``.
@@ -12,17 +14,21 @@ dotted path, ``mine.toy.CHARGES``.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from qcelemental.models.v2 import AtomicResult
 
 from sddfkit.qc.properties.base import Property, PropertyError
+
+if TYPE_CHECKING:
+    from sddfkit.qc.levels import Level
 
 
 def _find() -> tuple[dict[str, Property], dict[str, str]]:
@@ -112,4 +118,39 @@ def extract(
     return {name: property_named(name).extract(data) for name in names}
 
 
-__all__ = ["PROPERTIES", "Property", "PropertyError", "extract", "property_named"]
+def with_properties(level: Level, program: str, names: Iterable[str]) -> Level:
+    """The level with the keywords by which `program` computes what these properties are read from.
+
+    Parameters
+    ----------
+    level : Level
+    program : str
+        The one that will compute, from `Level.choose`.
+    names : iterable of str
+        Any that `property_named` knows.
+
+    Raises
+    ------
+    PropertyError
+        If the program cannot give what a property needs; the message names the programs of the level that can.
+    """
+    from sddfkit.qc.harnesses import harness
+
+    keywords: dict[str, Any] = {}
+    for name in names:
+        needs = property_named(name).needs
+        given = harness(program).gives
+        if missing := [need for need in needs if need not in given]:
+            others = [other for other in level.programs if set(needs) <= set(harness(other).gives)]
+            raise PropertyError(
+                f"{program} does not compute {', '.join(missing)}, from which the property {name!r} is read; "
+                + (f"choose level.program={others[0]}" if others else "choose a level of another program")
+            )
+        for need in needs:
+            keywords.update(given[need])
+    if not keywords:
+        return level
+    return dataclasses.replace(level, programs={**level.programs, program: {**level.programs[program], **keywords}})
+
+
+__all__ = ["PROPERTIES", "Property", "PropertyError", "extract", "property_named", "with_properties"]

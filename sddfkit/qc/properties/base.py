@@ -21,6 +21,7 @@ class Property(NamedTuple):
     shape : shape in words, ``n`` is the number of atoms
     extract : from a QCSchema result as JSON-like dict (bohr, hartree) to a float or an array in `unit`
     turns : whether each axis of length 3 turns with the molecule; False for three numbers that are no vector
+    needs : what it reads from the result's extras; programs whose harness does not list it in `gives` are refused
     """
 
     name: str
@@ -29,6 +30,7 @@ class Property(NamedTuple):
     shape: str
     extract: Callable[[Mapping[str, Any]], float | np.ndarray]
     turns: bool = True
+    needs: tuple[str, ...] = ()
 
 
 def qcschema_value(result: Mapping[str, Any], key: str) -> Any:
@@ -37,3 +39,19 @@ def qcschema_value(result: Mapping[str, Any], key: str) -> Any:
     if value is None:
         raise PropertyError(f"the result holds no {key}; ask for the driver or keyword that computes it")
     return value
+
+
+def extras_value(result: Mapping[str, Any], key: str) -> Any:
+    """``result["extras"][key]``, or a `PropertyError` that names the key."""
+    value = (result.get("extras") or {}).get(key)
+    if value is None:
+        raise PropertyError(
+            f"the result holds no {key}: its program does not compute it, the molecule has none, or it was computed "
+            "without being asked for it"
+        )
+    return value
+
+
+def atom_values(result: Mapping[str, Any], key: str) -> np.ndarray:
+    """``result["extras"][key]`` as one number per atom, (n,) float64."""
+    return np.asarray(extras_value(result, key), dtype=np.float64).reshape(-1)

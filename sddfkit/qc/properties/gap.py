@@ -1,0 +1,16 @@
+"""HOMO–LUMO gap, of orbital energies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sddfkit.qc.properties.base import Property, extras_value
+from sddfkit.units import HARTREE_TO_EV
+
+
+def _extract(result: Mapping[str, Any]) -> float:
+    return float(extras_value(result, "lumo_hartree") - extras_value(result, "homo_hartree")) * HARTREE_TO_EV
+
+
+GAP = Property("gap", "float64", "eV", "scalar", _extract, needs=("homo_hartree", "lumo_hartree"))
