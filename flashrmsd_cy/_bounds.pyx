@@ -26,7 +26,7 @@ cimport cython
 from libc.math cimport INFINITY, sqrt
 from libc.stdlib cimport qsort
 
-from flashrmsd_cy._horn cimport eigen, exceeds, largest
+from flashrmsd_cy._horn cimport add, eigen, exceeds, largest
 
 cdef double SLACK = 1e-13       # of the sum of squares: more than rounding can add to a bound
 
@@ -177,15 +177,7 @@ cdef class Profiles:
         for e in range(9):
             c[e] = 0.0
         for i in range(self.n_classes):
-            c[0] += x[0] * y[0]
-            c[1] += x[0] * y[1]
-            c[2] += x[0] * y[2]
-            c[3] += x[1] * y[0]
-            c[4] += x[1] * y[1]
-            c[5] += x[1] * y[2]
-            c[6] += x[2] * y[0]
-            c[7] += x[2] * y[1]
-            c[8] += x[2] * y[2]
+            add(x, y, c)
             x += 3
             y += 3
 
