@@ -23,6 +23,7 @@ from flashrmsd_cy.errors import RMSDError, SearchLimitError
 
 Float = NDArray[np.float64]
 NO_MORE = 1 << 60
+SHORT = 5000  # numbers
 MOST = 1e60  # Å; the search multiplies up to four coordinates
 MOST_SQUARES = MOST**2
 _COUNTING = threading.Lock()
@@ -569,8 +570,10 @@ def _finite(x: NDArray, name: str) -> Float:
     if x.dtype.kind not in "fiu":
         raise RMSDError(f"{name} has type {x.dtype}, expected real numbers in Å")
     x = np.ascontiguousarray(x, dtype=np.float64)
-    # One product is much faster than a test of each number.
-    if not np.vdot(x, x) <= MOST_SQUARES:
+    # One product is much faster than a test of each number. A long one would be given to the threads of BLAS, which then
+    # keep a core busy for a while.
+    fine = np.vdot(x, x) <= MOST_SQUARES if x.size < SHORT else x.min() >= -MOST and x.max() <= MOST
+    if not fine:
         where = np.argwhere(~(np.abs(x) <= MOST))
         if len(where):
             where = where[0].tolist()
