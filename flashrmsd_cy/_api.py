@@ -570,7 +570,7 @@ def _finite(x: NDArray, name: str) -> Float:
     if x.dtype.kind not in "fiu":
         raise RMSDError(f"{name} has type {x.dtype}, expected real numbers in Å")
     x = np.ascontiguousarray(x, dtype=np.float64)
-    # One product is much faster than a test of each number. A long one would be given to the threads of BLAS, which then
+    # One product is much faster than a test of each number. A long one would go to the threads of BLAS, which then
     # keep a core busy for a while.
     fine = np.vdot(x, x) <= MOST_SQUARES if x.size < SHORT else x.min() >= -MOST and x.max() <= MOST
     if not fine:
