@@ -446,10 +446,10 @@ class TestArguments:
 
 
 def test_a_stream_that_meets_its_limit_has_given_what_was_done():
-    atoms = Molecule([18] * 26, [])
+    atoms = Molecule([18] * 60, [])
     rng = np.random.default_rng(0)
-    template = rng.normal(size=(26, 3))
-    queries = [template, template + 1.0, rng.normal(size=(26, 3)), template]
+    template = rng.normal(size=(60, 3))
+    queries = [template, template + 1.0, rng.normal(size=(60, 3)), template]
     stream = rmsd_stream(queries, [template], atoms, align=True, time_limit_s=1.0)
     assert [next(stream)[0], next(stream)[0]] == pytest.approx([0, 0], abs=1e-6)
     with pytest.raises(SearchLimitError, match="query 2"):
