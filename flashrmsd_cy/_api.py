@@ -19,10 +19,10 @@ from flashrmsd_cy._bounds import Profiles, orbits
 from flashrmsd_cy._molecule import Molecule
 from flashrmsd_cy._plan import PlanLimitError
 from flashrmsd_cy._search import Search
+from flashrmsd_cy._threads import share
 from flashrmsd_cy.errors import RMSDError, SearchLimitError
 
 Float = NDArray[np.float64]
-NO_MORE = 1 << 60
 SHORT = 5000  # numbers
 MOST = 1e60  # Å; the search multiplies up to four coordinates
 MOST_SQUARES = MOST**2
@@ -651,46 +651,17 @@ def _share(
     node_limit: int | None,
     deadline: float | None,
 ) -> None:
-    """Do the work in several threads, this one among them, each with a search of its own and one common counter."""
+    """Do the work in several threads; a limit that was met is an error."""
     if not isinstance(threads, int) or threads < 1:
         raise RMSDError(f"threads is {threads!r}, expected a whole number, one or more")
     _prepared(molecule, node_limit, deadline)
-    counter = array("q", [0])
-    ends: list[tuple[int, int] | BaseException | None] = []
-
-    def run() -> None:
-        search = molecule._search()
-        try:
-            end: tuple[int, int] | BaseException | None = work(search, counter)
-        except BaseException as error:
-            end = error
-        if end is not None:
-            counter[0] = NO_MORE  # the others stop, too
-        molecule._searches.append(search)
-        ends.append(end)
-
-    helpers = [threading.Thread(target=run) for _ in range(threads - 1)]
-    for helper in helpers:
-        helper.start()
-    run()
-    try:
-        for helper in helpers:
-            helper.join()
-    except BaseException:  # an interrupt while the others were at their last pairs
-        counter[0] = NO_MORE
-        for helper in helpers:
-            helper.join()
-        raise
-    for end in ends:
-        if isinstance(end, BaseException):
-            raise end
-    for end in ends:
-        if isinstance(end, tuple):
-            raise SearchLimitError(
-                f"the limit was met at conformers {end[0]} and {end[1]}: raise node_limit or time_limit_s, "
-                "or ask `rmsd` for bounds of that pair",
-                partial,
-            )
+    stopped = share(molecule, threads, work)
+    if stopped is not None:
+        raise SearchLimitError(
+            f"the limit was met at conformers {stopped[0]} and {stopped[1]}: raise node_limit or time_limit_s, "
+            "or ask `rmsd` for bounds of that pair",
+            partial,
+        )
 
 
 def _take(counter: array[int]) -> int:

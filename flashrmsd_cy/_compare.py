@@ -8,6 +8,7 @@ from array import array
 from flashrmsd_cy._graph import difference
 from flashrmsd_cy._molecule import Molecule
 from flashrmsd_cy._plan import PlanLimitError
+from flashrmsd_cy._threads import share
 from flashrmsd_cy.errors import FormatError, NotIsomorphicError, RMSDError, SearchLimitError
 
 TYPE_CHECKING = False
@@ -23,7 +24,6 @@ INFINITY = float("inf")
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 NAIVE_ATOMS = 900  # it calls itself once for each atom
 MOST_GRAPHS = 4096  # that are remembered: a file of any length may hold a new one in each record
-STOP = 1 << 60  # a row that no matrix has
 
 
 class Settings:
@@ -166,7 +166,10 @@ class Comparer:
             record.place(first.order_of(self._graph(record)), places, index * step)
         out = array("d", bytes(8 * k * k))
         x = _shaped(places, [k, step // 3, 3])
-        in_threads(first.ready(), x, _shaped(out, [k, k]), self.settings.align, self.settings.threads)
+        matrix, align = _shaped(out, [k, k]), self.settings.align
+        share(
+            first.molecule, self.settings.threads, lambda search, counter: search.matrix_rows(x, matrix, counter, align)
+        )
         return out
 
     def _pair_by_pair(self, records: list[Record], family: list[int], out: array[float]) -> list[Problem]:
@@ -330,39 +333,6 @@ class Comparer:
             raise NotIsomorphicError(f"the two molecules are not the same graph: {_difference(a, b)}")
         best.n_automorphisms = count
         return best
-
-
-def in_threads(search: Search, x: memoryview[float], out: memoryview[float], align: bool, threads: int) -> None:
-    """OUT out (k, k): RMSD of the k conformers x (k, n, 3); rows are shared out among so many threads."""
-    counter = array("q", [0])
-    if threads == 1:
-        search.matrix_rows(x, out, counter, align)
-        return
-    from threading import Thread
-
-    errors: list[BaseException] = []
-
-    def work(own: Search) -> None:
-        try:
-            own.matrix_rows(x, out, counter, align)
-        except BaseException as error:
-            counter[0] = STOP
-            errors.append(error)
-
-    others = [Thread(target=work, args=(search.copy(),)) for _ in range(threads - 1)]
-    for other in others:
-        other.start()
-    work(search)
-    try:
-        for other in others:
-            other.join()
-    except BaseException:  # an interrupt while the others were at their last pairs
-        counter[0] = STOP
-        for other in others:
-            other.join()
-        raise
-    if errors:
-        raise errors[0]
 
 
 def _shaped(values: array, shape: list[int]) -> memoryview[float]:
