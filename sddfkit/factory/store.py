@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KEYS_PER_QUERY = 1000  # SQLite limits the variables of a statement
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "afs", "ceph"}
@@ -68,11 +68,20 @@ calculations = sa.Table(
     sa.Column("program_version", sa.String, nullable=False),
     sa.Column("label", sa.String, nullable=False),
     sa.Column("input", sa.String, nullable=False),  # AtomicInput as JSON, bohr
-    sa.Column("cost", sa.Float, nullable=False),
-    sa.Column("state", sa.String, nullable=False, index=True),  # ready, done, failed, held
+    sa.Column("cost", sa.Float, nullable=False),  # relative; sddfkit.factory.costs turns it into seconds
+    sa.Column("state", sa.String, nullable=False),  # ready, running, done, failed, held
+    sa.Column("claimed_by", sa.Integer),  # lease of the coordinator that has given it to an engine
     sa.Column("error_class", sa.String),
     sa.Column("error_message", sa.String),
     sa.Column("created", sa.String, nullable=False),
+)
+sa.Index(
+    "queue",
+    calculations.c.state,
+    calculations.c.level,
+    calculations.c.program,
+    calculations.c.cost.desc(),
+    calculations.c.key,
 )
 attempts = sa.Table(
     "attempts",
@@ -81,7 +90,11 @@ attempts = sa.Table(
     sa.Column("key", sa.String, sa.ForeignKey("calculations.key"), nullable=False, index=True),
     sa.Column("state", sa.String, nullable=False),  # done or failed
     sa.Column("host", sa.String),
-    sa.Column("pid", sa.Integer),
+    sa.Column("pid", sa.Integer),  # of the worker
+    sa.Column("engine", sa.String),  # host:pid of the engine that had the worker
+    sa.Column("recipe", sa.String),  # what was done otherwise than asked, so that the SCF converges; null: nothing
+    sa.Column("timeout_s", sa.Float),  # the limits it had
+    sa.Column("memory_gib", sa.Float),
     sa.Column("started", sa.String),
     sa.Column("finished", sa.String),
     sa.Column("wall_s", sa.Float),
@@ -99,6 +112,14 @@ results = sa.Table(
     sa.Column("energy_hartree", sa.Float, nullable=False),
     sa.Column("document", sa.LargeBinary, nullable=False),  # AtomicResult as JSON, zlib
     sa.Column("ingested", sa.String, nullable=False),
+)
+batches = sa.Table(
+    "batches",
+    _metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("timeout_s", sa.Float, nullable=False),
+    sa.Column("memory_gib", sa.Float, nullable=False),
+    sa.Column("created", sa.String, nullable=False),
 )
 requests = sa.Table(
     "requests",
