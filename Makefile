@@ -1,12 +1,13 @@
 # Each command sets up what it needs in .venv first; see .ci/setup.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz sanitize viewer wheel hooks clean
+.PHONY: help setup demo test test-all lint bench fuzz sanitize viewer wheel hooks clean
 PYTHON := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
 help:
 	@echo "make demo    the main job on real molecules: SMILES to labels, five networks, active learning, a report"
 	@echo "make test    lint, types and all tests, with the main job at experiment=smoke"
+	@echo "make test-all  as make test, with what takes minutes or a server of its own (Slurm, PostgreSQL)"
 	@echo "make bench   all benchmarks at a small size"
 	@echo "make fuzz    ten minutes of damaged files for the readers of flashrmsd"
 	@echo "make sanitize  flashrmsd_cy under AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -38,6 +39,9 @@ lint: .venv/.ready
 
 test: .venv/.ready lint
 	@$(PYTHON) -m pytest -n 2 --dist loadgroup
+
+test-all: .venv/.ready lint
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup -m "long or not long"
 
 bench: .venv/.ready
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(PYTHON) "$$script" --quick || exit 1; done
