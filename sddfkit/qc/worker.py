@@ -1,7 +1,8 @@
 """The process that computes: ``python -m sddfkit.qc.worker``, started and watched by `sddfkit.qc.supervisor`.
 
-Reads one job per line, ``{"key": str, "input": AtomicInput as dict}``, acknowledges it with ``{"event": "started"}``
-and answers ``{"event": "finished", "result": AtomicResult or FailedOperation as dict}``. Ends with its input.
+Reads one job per line, ``{"key": str, "input": AtomicInput as dict, "rung": int, "memory_gib": float or None}`` (the
+last two may be missing), acknowledges it with ``{"event": "started"}`` and answers ``{"event": "finished", "result":
+AtomicResult or FailedOperation as dict, "recipe": name of the rung or None}``. Ends with its input.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import qcengine
 from qcelemental.models.v2 import AtomicInput
 
-from sddfkit.qc.compute import compute
+from sddfkit.qc.compute import compute, recipe
 from sddfkit.qc.errors import failure
 from sddfkit.qc.harnesses.protocol import die_with_parent, send, take_streams
 
@@ -23,7 +24,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     job : dict
-        With the key ``input``.
+        With the key ``input``; ``rung`` and ``memory_gib`` as `sddfkit.qc.compute` takes them.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # QCElemental's checks raise half a dozen unrelated types
         outcome = failure(data, "input", f"the input is not a valid QCSchema AtomicInput: {error}")
     else:
-        outcome = compute(atomic_input)
+        outcome = compute(atomic_input, rung=job.get("rung", 0), memory_gib=job.get("memory_gib"))
     return dict(json.loads(outcome.model_dump_json()))
 
 
@@ -49,7 +50,8 @@ def main() -> None:
     qcengine.get_config()  # looks at the processor for a second, once; that second belongs to no calculation
     for line in incoming:
         send(outgoing, {"event": "started"})
-        send(outgoing, {"event": "finished", "result": run_job(json.loads(line))})
+        result = run_job(json.loads(line))
+        send(outgoing, {"event": "finished", "result": result, "recipe": recipe(result)})
 
 
 if __name__ == "__main__":

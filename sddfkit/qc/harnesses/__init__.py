@@ -22,7 +22,7 @@ from typing import Final
 import qcengine
 
 from sddfkit.qc.errors import ProgramBrokenError, ProgramMissingError
-from sddfkit.qc.harnesses.base import Harness
+from sddfkit.qc.harnesses.base import Harness, Rung
 
 _NO_HARNESS: Final = frozenset({"base", "protocol", "psi4_installation", "psi4_worker"})
 """Modules of this package that serve the others; the Psi4 worker belongs to another Python."""
@@ -148,4 +148,4 @@ def register() -> None:
         _enter(instance)
 
 
-__all__ = ["HARNESSES", "Harness", "harness", "register"]
+__all__ = ["HARNESSES", "Harness", "Rung", "harness", "register"]

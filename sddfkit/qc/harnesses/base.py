@@ -6,7 +6,7 @@ import abc
 import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from qcelemental import periodictable
@@ -15,6 +15,17 @@ from qcengine.programs.model import ProgramHarness
 
 from sddfkit.qc import basis_sets
 from sddfkit.qc.errors import CalculationError
+
+
+class Rung(NamedTuple):
+    """One way to help an SCF that does not converge.
+
+    ``name`` is the recipe as people read it, ``keywords`` are laid over those of the input. They change the way to the
+    answer, never the answer: no threshold, grid, basis set or temperature.
+    """
+
+    name: str
+    keywords: Mapping[str, Any]
 
 
 class Harness(ProgramHarness):
@@ -33,6 +44,10 @@ class Harness(ProgramHarness):
     gives: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """What a result's extras hold, beside energy, gradient and dipole: `Property.needs` names it. The value: the
     keywords that have it computed, none for what is always there."""
+
+    ladder: ClassVar[tuple[Rung, ...]] = ()
+    """What to try, in this order, when an SCF did not converge as asked: from cheap to robust. Rung 0 is the input as
+    it is, rung k is ``ladder[k - 1]``."""
 
     @abc.abstractmethod
     def problem(self) -> str | None:
@@ -68,6 +83,12 @@ class Harness(ProgramHarness):
         if problem is not None and raise_error:
             raise CalculationError("unknown", f"{self.name}: {problem} {self.install_hint}")
         return problem is None
+
+
+def on_rung(keywords: Mapping[str, Any], rung: Rung) -> dict[str, Any]:
+    """Keywords of a calculation on a rung; one that the rung sets goes, however it is spelled (``scf__maxiter``)."""
+    kept = {name: value for name, value in keywords.items() if name.lower().rpartition("__")[2] not in rung.keywords}
+    return {**kept, **rung.keywords}
 
 
 def missing_module(module: str) -> str | None:
