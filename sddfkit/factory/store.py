@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import psutil
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects import sqlite
 
 from sddfkit.processes import lives, started
 from sddfkit.qc.spool import TOKEN_FILE, Owner, write_text
@@ -67,13 +67,13 @@ calculations = sa.Table(
     sa.Column("program", sa.String, nullable=False),
     sa.Column("program_version", sa.String, nullable=False),
     sa.Column("label", sa.String, nullable=False),
-    sa.Column("input", sa.String, nullable=False),  # AtomicInput as JSON, bohr
     sa.Column("cost", sa.Float, nullable=False),  # relative; sddfkit.factory.costs turns it into seconds
     sa.Column("state", sa.String, nullable=False),  # ready, running, done, failed, held
     sa.Column("claimed_by", sa.Integer),  # lease of the coordinator that has given it to an engine
     sa.Column("error_class", sa.String),
     sa.Column("error_message", sa.String),
     sa.Column("created", sa.String, nullable=False),
+    sa.Column("input", sa.String, nullable=False),  # AtomicInput as JSON, bohr; last, so that the others are read fast
 )
 sa.Index(
     "queue",
@@ -151,7 +151,8 @@ def now() -> str:
 class Store:
     """A store opened for writing by this process, or by any number of processes for reading.
 
-    A store opened for writing has an ``owner``: what engines must know to find its spool, or to keep one of their own.
+    A store opened for writing has an ``owner``: what engines must know to find its spool, or to keep one of their own;
+    and a ``lease_id``, by which it claims calculations. What is claimed by a lease that is gone is ready again.
 
     Parameters
     ----------
@@ -205,12 +206,17 @@ class Store:
         """The folder where engines leave finished results."""
         return self.path.parent / "spool"
 
+    def insert(self, table: sa.Table) -> sqlite.Insert:
+        """Return an INSERT that knows ``on_conflict_do_nothing``."""
+        return sqlite.insert(table)
+
     def close(self) -> None:
-        """Give back the writer's lease and close the file."""
+        """Give back what this store has claimed, and the writer's lease, and close the file."""
         try:
             if not self.read_only:
                 with self.writing() as connection:
-                    connection.execute(lease.delete().where(lease.c.pid == os.getpid()))
+                    connection.execute(lease.delete().where(lease.c.id == self.lease_id))
+                    _free_claims(connection)
         finally:
             self._dispose()
 
@@ -254,7 +260,7 @@ class Store:
             return 0
         with self.writing() as connection:
             before = connection.scalar(sa.select(sa.func.count()).select_from(records)) or 0
-            connection.execute(insert(records).on_conflict_do_nothing(), rows)
+            connection.execute(self.insert(records).on_conflict_do_nothing(), rows)
             return (connection.scalar(sa.select(sa.func.count()).select_from(records)) or 0) - before
 
     def record(self, record_id: str) -> dict[str, Any]:
@@ -333,7 +339,7 @@ class Store:
         ]
         if rows:
             with self.writing() as connection:
-                connection.execute(insert(rounds).on_conflict_do_nothing(), rows)
+                connection.execute(self.insert(rounds).on_conflict_do_nothing(), rows)
 
     def _writer(self) -> sa.Engine:
         engine = sa.create_engine(sa.URL.create("sqlite", database=str(self.path)), connect_args={"timeout": 60})
@@ -397,7 +403,7 @@ class Store:
                 _metadata.create_all(connection)
                 about = {"schema_version": str(SCHEMA_VERSION), "store_id": uuid.uuid4().hex}
                 connection.execute(
-                    insert(meta).on_conflict_do_nothing(), [{"name": n, "value": v} for n, v in about.items()]
+                    self.insert(meta).on_conflict_do_nothing(), [{"name": n, "value": v} for n, v in about.items()]
                 )
         found = self.select(sa.select(meta.c.value).where(meta.c.name == "schema_version"))
         if not found or found[0]["value"] != str(SCHEMA_VERSION):
@@ -429,16 +435,22 @@ class Store:
             if holder and _alive(holder):
                 return holder
             connection.execute(lease.delete())
-            connection.execute(
-                lease.insert().values(
-                    id=1,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    process_started=started(),
-                    heartbeat=now(),
-                )
+            _free_claims(connection)
+            taken = connection.scalar(
+                lease.insert()
+                .values(host=socket.gethostname(), pid=os.getpid(), process_started=started(), heartbeat=now())
+                .returning(lease.c.id)
             )
+            self.lease_id = int(taken or 0)
         return None
+
+
+def _free_claims(connection: sa.Connection) -> None:
+    """Put calculations that nobody has a lease for back to the queue."""
+    held = sa.func.coalesce(calculations.c.claimed_by, -1).in_(sa.select(lease.c.id))
+    connection.execute(
+        calculations.update().where(calculations.c.state == "running", ~held).values(state="ready", claimed_by=None)
+    )
 
 
 def _alive(holder: sa.RowMapping) -> bool:

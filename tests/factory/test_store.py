@@ -77,6 +77,32 @@ def test_a_writer_that_was_killed_and_not_waited_for_is_dead(tmp_path):
         other.wait()
 
 
+def test_claims_of_a_dead_writer_are_ready_again(tmp_path):
+    path = tmp_path / "store.sqlite"
+    code = (
+        "import os, sys\nfrom sddfkit.factory.store import Store, calculations\n"
+        f"store = Store({str(path)!r})\n"
+        "row = dict(level='l', program='p', program_version='1', label='x', input='{}', cost=1.0, created='')\n"
+        "with store.writing() as connection:\n"
+        "    connection.execute(store.insert(calculations), [\n"
+        "        {**row, 'key': 'a', 'state': 'running', 'claimed_by': store.lease_id},\n"
+        "        {**row, 'key': 'b', 'state': 'done', 'claimed_by': None}])\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    columns = sa.select(calculations.c.key, calculations.c.state, calculations.c.claimed_by)
+    with Store(path, read_only=True) as store:
+        assert [row["state"] for row in store.select(columns.order_by(calculations.c.key))] == ["running", "done"]
+    with Store(path) as store:
+        rows = store.select(columns.order_by(calculations.c.key))
+        assert [(row["state"], row["claimed_by"]) for row in rows] == [("ready", None), ("done", None)]
+        with store.writing() as connection:
+            mine = calculations.update().where(calculations.c.key == "a")
+            connection.execute(mine.values(state="running", claimed_by=store.lease_id))
+    with Store(path, read_only=True) as store:
+        assert store.states("a")["a"]["state"] == "ready", "closing gives claims back"
+
+
 def test_another_schema_version_is_refused(tmp_path):
     path = tmp_path / "store.sqlite"
     with Store(path) as store, store.writing() as connection:
