@@ -9,19 +9,25 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
+from sddfkit.processes import started
 from sddfkit.qc.spool import (
+    SILENCE_S,
+    STALE_AFTER_S,
     TOKEN_FILE,
     Owner,
+    Running,
     drop_kept,
     folders_for,
     kept,
     own_folders,
     read_kept,
     remove_stale,
+    running_elsewhere,
     spool_path,
     write_json,
     write_outcome,
@@ -108,3 +114,62 @@ def test_an_own_spool_is_private_and_per_store(tmp_path: Path, monkeypatch: pyte
         write_outcome(temporary / "c.json", {"key": "c"})
     with pytest.raises(ValueError, match="hexadecimal"):
         own_folders("../../elsewhere")
+
+
+def marker(folder: Path, host: str, pid: int, process_started: float, silent_s: float = 0.0) -> Path:
+    path = folder / f".running.{host}.{pid}.json"
+    write_json(path, {"host": host, "pid": pid, "process_started": process_started, "keys": [f"{host}-{pid}"]})
+    os.utime(path, (time.time() - silent_s,) * 2)
+    return path
+
+
+def test_a_marker_says_who_computes_what_as_long_as_the_process_lives(tmp_path: Path) -> None:
+    here = socket.gethostname()
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        living = marker(tmp_path, here, other.pid, started(other.pid))
+        reused = marker(tmp_path, here, 1, started(1) - 100.0)  # the number is used again
+        talking, silent, long_dead = (
+            marker(tmp_path, host, 7, 0.0, age)
+            for host, age in [("near", SILENCE_S - 60), ("far", SILENCE_S + 60), ("gone", STALE_AFTER_S + 60)]
+        )
+        (tmp_path / ".running.half.3.json").write_text("{")
+        write_json(tmp_path / ".running.odd.3.json", {"host": "odd"})
+        with Running(tmp_path, ["mine"]):
+            found = running_elsewhere(tmp_path)
+        assert sorted(found) == sorted([f"{here}-{other.pid}", "near-7"])
+        assert found[f"{here}-{other.pid}"] == json.loads(living.read_text())
+        assert not reused.exists() and silent.exists(), "a host that cannot be asked has a day"
+        remove_stale(tmp_path)
+        assert living.exists() and talking.exists() and silent.exists() and not long_dead.exists()
+    finally:
+        other.kill()
+        other.communicate()
+    assert list(running_elsewhere(tmp_path)) == ["near-7"] and not living.exists()
+
+
+def test_threads_share_a_marker_and_the_last_one_removes_it(tmp_path: Path) -> None:
+    path = tmp_path / f".running.{socket.gethostname()}.{os.getpid()}.json"
+    with Running(tmp_path, ["a", "b"]):
+        with Running(tmp_path, ["b", "c"]), Running(tmp_path / "elsewhere", ["d"]):
+            assert json.loads(path.read_text())["keys"] == ["a", "b", "c"]
+        assert json.loads(path.read_text())["keys"] == ["a", "b"]
+    assert list(tmp_path.glob(".*")) == [] and list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_marker_is_touched_while_the_engine_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sddfkit.qc.spool.REFRESH_S", 0.0)
+    path = tmp_path / f".running.{socket.gethostname()}.{os.getpid()}.json"
+    with Running(tmp_path, ["a"]) as running:
+        os.utime(path, (0.0, 0.0))
+        running.refresh()
+        assert time.time() - path.stat().st_mtime < 60
+        path.unlink()
+        running.refresh()  # by then somebody may have removed it
+
+
+def test_a_folder_that_cannot_be_written_has_no_marker(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with Running(tmp_path / "file", ["a"]) as running:
+        running.refresh()
+    assert running_elsewhere(tmp_path / "file") == {}

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,12 +23,12 @@ from qcelemental.models.v2 import AtomicInput, AtomicResult, FailedOperation
 
 from sddfkit.qc import extract, supervisor
 from sddfkit.qc.scratch import Scratch
-from sddfkit.qc.spool import Owner
-from sddfkit.qc.supervisor import calculate, close
+from sddfkit.qc.spool import Owner, running_elsewhere
+from sddfkit.qc.supervisor import calculate, calculate_many, close
 
 FIELDS = {
     *("key", "success", "host", "pid", "wall_s", "cpu_s", "peak_rss_mib", "started", "finished"),
-    *("error_class", "error_message", "output_tail"),
+    *("engine", "timeout_s", "memory_gib", "recipe", "error_class", "error_message", "output_tail"),
 }
 
 
@@ -52,6 +53,31 @@ def run(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return calculate(request, spool=spool, timeout_s=timeout_s, memory_gib=memory_gib, **more)
 
     return run
+
+
+@pytest.fixture
+def engine(tmp_path: Path, scratch_parent: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """``engine(jobs)``: a process of its own that computes jobs into ``tmp_path / "spool"``."""
+    script = (
+        "import json, sys\nfrom sddfkit.qc.supervisor import calculate_many\n"
+        "calculate_many(json.load(open(sys.argv[1])), spool=sys.argv[2], timeout_s=60, memory_gib=2)"
+    )
+    search_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(jobs: list[dict[str, Any]]) -> subprocess.Popen[bytes]:
+        (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "jobs.json"), str(tmp_path / "spool")],
+            env={**os.environ, "TMPDIR": str(scratch_parent), "PYTHONPATH": search_path},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def read(summary: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +186,53 @@ def test_an_interrupt_ends_the_worker_and_is_passed_on(
     assert workers() == []
 
 
+def test_short_jobs_share_a_message_and_each_has_its_answer(
+    tmp_path: Path, make_input: Callable[..., AtomicInput], molecules: Any
+) -> None:
+    water = make_input("tblite", molecules["water"]).model_dump(mode="json")
+    jobs: list[Any] = [
+        {"key": "a", "input": water},
+        {"key": "b", "input": {"molecule": {}}},
+        "no job",
+        {"key": "c", "input": water, "timeout_s": 30, "memory_gib": 1.5},
+        {"key": "d", "input": water, "timeout_s": -1},
+    ]
+    answers = calculate_many(jobs, spool=str(tmp_path / "spool"), timeout_s=60, memory_gib=2)
+    assert [answer["key"] for answer in answers] == ["a", "b", None, "c", "d"]
+    assert [answer["error_class"] for answer in answers] == [None, "input", "input", None, "input"]
+    assert "timeout_s is -1, expected a positive number" in answers[4]["error_message"]
+    assert [(a["timeout_s"], a["memory_gib"]) for a in answers] == [(60, 2)] * 3 + [(30, 1.5), (60, 2)]
+    assert {answer["engine"] for answer in answers} == {f"{socket.gethostname()}:{os.getpid()}"}
+    for answer in answers:
+        read(answer)
+    assert len(list((tmp_path / "spool").iterdir())) == 5, "and no marker"
+    assert calculate_many([], spool=str(tmp_path / "spool")) == []
+
+
+def test_a_death_in_the_middle_of_a_message_loses_nothing_finished(
+    tmp_path: Path,
+    make_input: Callable[..., AtomicInput],
+    molecules: Any,
+    water_cluster: Any,
+    engine: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    small, large = make_input("tblite", molecules["water"]), make_input("pyscf", water_cluster)
+    keys = ["a", "b", "long", "never"]
+    process = engine([{"key": k, "input": (large if k == "long" else small).model_dump(mode="json")} for k in keys])
+    spool = tmp_path / "spool"
+    wait_until(lambda: (spool / "b.json").exists())
+    time.sleep(0.3)
+    marker = running_elsewhere(spool)["long"]
+    assert sorted(running_elsewhere(spool)) == sorted(keys)
+    assert marker["pid"] == process.pid and marker["host"] == socket.gethostname()
+    process.kill()
+    process.wait()
+    assert running_elsewhere(spool) == {}
+    assert sorted(path.name for path in spool.iterdir()) == ["a.json", "b.json"]
+    assert all(json.loads(path.read_text())["success"] for path in spool.iterdir())
+    Scratch().remove()  # what the killed one left
+
+
 @pytest.mark.parametrize(
     ("job", "sentence"),
     [
@@ -216,24 +289,17 @@ def test_psi4_lives_in_the_group_and_dies_with_it(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs PR_SET_PDEATHSIG")
 def test_nothing_survives_a_killed_supervisor(
-    tmp_path: Path, make_input: Callable[..., AtomicInput], water_cluster: Any, scratch_parent: Path
+    make_input: Callable[..., AtomicInput],
+    water_cluster: Any,
+    scratch_parent: Path,
+    engine: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
-    job = {"key": "k", "input": make_input("pyscf", water_cluster).model_dump(mode="json")}
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    script = (
-        "import json, sys\nfrom sddfkit.qc.supervisor import calculate\n"
-        "calculate(json.load(open(sys.argv[1])), spool=sys.argv[2], timeout_s=60, memory_gib=2)"
-    )
-    root = Path(__file__).parents[2]
-    engine = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "job.json"), str(tmp_path)],
-        env={**os.environ, "TMPDIR": str(scratch_parent), "PYTHONPATH": str(root)},
-    )
-    wait_until(lambda: bool(psutil.Process(engine.pid).children()))
-    (worker,) = psutil.Process(engine.pid).children()
+    process = engine([{"key": "k", "input": make_input("pyscf", water_cluster).model_dump(mode="json")}])
+    wait_until(lambda: bool(psutil.Process(process.pid).children()))
+    (worker,) = psutil.Process(process.pid).children()
     time.sleep(0.5)
-    engine.kill()
-    engine.wait()
+    process.kill()
+    process.wait()
     wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
     assert len(list(scratch_parent.iterdir())) == 1, "a killed process cannot clean up"
     Scratch().remove()
