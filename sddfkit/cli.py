@@ -32,6 +32,7 @@ VERBS = {
 
 COMMANDS = {
     "store": "what the store holds: stats, failures, retry, verify, merge, export",
+    "watch": "how far a job is, live: counts, time left, cost, engines, failures",
 }
 
 HELP = """\
@@ -42,7 +43,7 @@ From SMILES to DFT-labelled data and an ensemble of energy models that knows whe
 verbs
 {verbs}
 
-for a look and for repairs (sddfkit store --help)
+for a look and for repairs (sddfkit store --help, sddfkit watch --help)
 {commands}
 
 examples
@@ -96,6 +97,10 @@ def _main(arguments: list[str]) -> int:
         from sddfkit import store_command
 
         return store_command.main(arguments[1:])
+    if arguments[0] == "watch":
+        from sddfkit import watch_command
+
+        return watch_command.main(arguments[1:])
     if arguments[0] not in VERBS:
         import difflib
 

@@ -19,7 +19,7 @@ STORE_NAME: Final = "store.sqlite"
 TAIL_LINES: Final = 12
 
 
-class _UsageError(ValueError):
+class UsageError(ValueError):
     """The command is wrong; the message says how."""
 
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     try:
         code: int = given.run(given)
-    except (_UsageError, ReopenError) as error:
+    except (UsageError, ReopenError) as error:
         return _tell(error, 2)
     except (StoreError, ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError):
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 def _stats(given: argparse.Namespace) -> int:
     from sddfkit.factory.survey import stats
 
-    with _reading(given.store) as store:
+    with reading(given.store) as store:
         found = stats(store)
     if given.json:
         print(json.dumps(found, indent=1))
@@ -146,7 +146,7 @@ def _failures(given: argparse.Namespace) -> int:
     from sddfkit.factory.survey import failure_groups
 
     _check_classes(given.classes)
-    with _reading(given.store) as store:
+    with reading(given.store) as store:
         found = failure_groups(store, given.classes)
     if given.json:
         print(json.dumps(found[: given.limit], indent=1))
@@ -172,7 +172,7 @@ def _retry(given: argparse.Namespace) -> int:
     from sddfkit.factory.store import Store
 
     _check_classes(given.classes)
-    _reading(given.store).close()  # nothing is made or changed where no store is
+    reading(given.store).close()  # nothing is made or changed where no store is
     with Store(_path(given.store)) as store:
         found = reopen(store, classes=given.classes, keys=given.keys)
     if found:
@@ -185,7 +185,7 @@ def _retry(given: argparse.Namespace) -> int:
 def _verify(given: argparse.Namespace) -> int:
     from sddfkit.factory.verify import verify
 
-    with _reading(given.store) as store:
+    with reading(given.store) as store:
         found = verify(store)
         path = store.path
     if given.json:
@@ -206,15 +206,15 @@ def _merge(given: argparse.Namespace) -> int:
 
     path = _path(given.store)
     for other in given.others:  # before anything is changed
-        _reading(other).close()
+        reading(other).close()
     if path.exists():
-        _reading(given.store).close()
+        reading(given.store).close()
     else:
         print(f"a new store: {path}")
     conflicts = 0
     with Store(path) as store:
         for name in given.others:
-            with _reading(name) as other:
+            with reading(name) as other:
                 found = merge(store, other)
             print(
                 f"{other.path}: {found.taken} results and {found.failures} failures taken over, {found.known} known "
@@ -230,7 +230,7 @@ def _export(given: argparse.Namespace) -> int:
     from sddfkit.factory.store import StoreError
     from sddfkit.workflows.export import export_snapshot
 
-    with _reading(given.store) as store:
+    with reading(given.store) as store:
         try:
             export_snapshot(store, given.folder.absolute(), level=given.level, program=given.program)
         except OSError as error:
@@ -244,12 +244,13 @@ def _path(text: str | None) -> Path:
         return (Path(os.environ.get("SDDFKIT_ROOT") or "sddfkit-data") / STORE_NAME).absolute()
     scheme, separator, rest = text.partition("://")
     if separator and (scheme != "sqlite" or not rest.removeprefix("/")):
-        raise _UsageError(f"--store {text}: expected the path of an SQLite file, or sqlite:///PATH")
+        raise UsageError(f"--store {text}: expected the path of an SQLite file, or sqlite:///PATH")
     path = Path(rest.removeprefix("/") if separator else text).expanduser().absolute()
     return path / STORE_NAME if path.is_dir() else path
 
 
-def _reading(text: str | None) -> "Store":
+def reading(text: str | None) -> "Store":
+    """Open the store that is meant by a path, a folder, a URL, or nothing, for a look."""
     from sddfkit.factory.store import Store, StoreError
 
     path = _path(text)
@@ -262,7 +263,7 @@ def _check_classes(classes: Iterable[str]) -> None:
     from sddfkit.factory.retry import BUDGET
 
     if unknown := sorted(set(classes) - BUDGET.keys()):
-        raise _UsageError(f"there is no error class {unknown[0]!r}; the classes are {', '.join(BUDGET)}")
+        raise UsageError(f"there is no error class {unknown[0]!r}; the classes are {', '.join(BUDGET)}")
 
 
 def _positive(text: str) -> int:

@@ -1,5 +1,6 @@
 """What is in a store: how much of what, what failed and how, and a row for each calculation."""
 
+import json
 import re
 import sqlite3
 from collections.abc import Collection
@@ -161,7 +162,9 @@ def _sums(rows: list[dict[str, Any]], by: str) -> dict[str, int]:
     return dict(sorted(sums.items()))
 
 
-def failure_groups(store: Store, classes: Collection[str] = ()) -> list[dict[str, Any]]:
+def failure_groups(
+    store: Store, classes: Collection[str] = (), *, batch: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
     """Return the failed and held calculations, those together whose messages differ in numbers alone; most first.
 
     Parameters
@@ -170,12 +173,17 @@ def failure_groups(store: Store, classes: Collection[str] = ()) -> list[dict[str
         The store.
     classes
         Error classes; without any, all.
+    batch
+        Only what was asked for under this name.
+    limit
+        How many groups at most.
 
     Returns
     -------
     list of dict
         ``error_class``, ``error_message``, ``count``, ``held`` (how many of them), and of one example its ``key``,
-        ``label``, ``molecule_id``, ``batches`` that asked for it, and ``output_tail`` of its last failed attempt.
+        ``label``, ``molecule_id``, ``smiles``, ``batches`` that asked for it, and ``output_tail`` of its last failed
+        attempt.
     """
     bad = sa.select(
         calculations.c.error_class,
@@ -186,6 +194,8 @@ def failure_groups(store: Store, classes: Collection[str] = ()) -> list[dict[str
     ).where(calculations.c.state.in_(("failed", "held")))
     if classes:
         bad = bad.where(calculations.c.error_class.in_(classes))
+    if batch is not None:
+        bad = bad.where(sa.exists().where(requests.c.batch == batch, requests.c.key == calculations.c.key))
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     by = (calculations.c.error_class, calculations.c.error_message)
     for row in store.select(bad.group_by(*by).order_by(sa.desc("count"), *by)):
@@ -196,13 +206,13 @@ def failure_groups(store: Store, classes: Collection[str] = ()) -> list[dict[str
             merged[alike]["held"] += item["held"]
         else:
             merged[alike] = item
-    found = sorted(merged.values(), key=lambda item: -item["count"])
+    found = sorted(merged.values(), key=lambda item: -item["count"])[:limit]
     return [{**item, **_example(store, item["key"])} for item in found]
 
 
 def _example(store: Store, key: str) -> dict[str, Any]:
     (row,) = store.select(
-        sa.select(calculations.c.label, records.c.molecule_id)
+        sa.select(calculations.c.label, records.c.molecule_id, records.c.document)
         .select_from(calculations.outerjoin(records, records.c.record_id == calculations.c.record_id))
         .where(calculations.c.key == key)
     )
@@ -214,7 +224,9 @@ def _example(store: Store, key: str) -> dict[str, Any]:
     )
     batches = store.select(sa.select(requests.c.batch).where(requests.c.key == key).order_by(requests.c.batch))
     return {
-        **row,
+        "label": row["label"],
+        "molecule_id": row["molecule_id"],
+        "smiles": json.loads(row["document"] or "{}").get("smiles") or row["molecule_id"] or "",
         "batches": [item["batch"] for item in batches],
         "output_tail": (tails[0]["output_tail"] or "") if tails else "",
     }
