@@ -226,12 +226,13 @@ def _bar(now: "Progress", width: int) -> "RenderableType":
 
 def _summary(now: "Progress", width: int) -> list["Text"]:
     """Counts, speed and cost: in as many lines as they need."""
+    overall = f"{now.per_minute_overall:.3g}/min over {_span(now.elapsed_s)}"
+    lately = f"{now.per_minute:.3g}/min in the last {now.window_min:g} min, "
+    rest = f", about {_core_time(now.rest_core_hours)} to go" if now.open and now.rest_core_hours is not None else ""
     parts = [
         _counts(now),
-        f"{now.per_minute:.3g}/min in the last {now.window_min:g} min, {now.per_minute_overall:.3g}/min overall",
-        f"{now.core_hours:.3g} core h used"
-        + (f", about {now.rest_core_hours:.3g} to go" if now.open and now.rest_core_hours is not None else "")
-        + f", at most {now.peak_rss_mib:.0f} MiB",
+        lately + overall if now.writer and now.open else overall,
+        f"{_core_time(now.core_hours)} used{rest}, at most {now.peak_rss_mib:.0f} MiB",
     ]
     if now.open and now.writer:
         parts.append(now.eta_how)
@@ -340,6 +341,14 @@ def _ago(moment: str) -> str:
     if not moment:
         return "–"
     return f"{_span((dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(moment)).total_seconds())} ago"
+
+
+def _core_time(hours: float) -> str:
+    """Return computing time in the unit that keeps the number readable."""
+    for unit, value in (("core h", hours), ("core min", 60.0 * hours)):
+        if value >= 1.0:
+            return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
+    return f"{3600.0 * hours:.2g} core s" if hours < 10 / 3600 else f"{3600.0 * hours:.0f} core s"
 
 
 def _span(seconds: float) -> str:

@@ -98,10 +98,11 @@ class Progress:
         Calculations in all; with a result; failed or held; still to be done; of these, given to an engine.
     attempts, wall_s, core_hours, peak_rss_mib
         Attempts so far, their time inside the program (s), their processor time (h) and the largest memory (MiB).
-    first, last
-        Start of the first attempt and end of the last one, UTC; None before there are any.
+    first, last, elapsed_s
+        Start of the first attempt and end of the last one, UTC; None before there are any. The time between them, or
+        until now where something is open and a process works on it (s).
     window_min, per_minute, per_minute_overall
-        Results per minute over the last `window_min` minutes, and since the first attempt.
+        Results per minute over the last `window_min` minutes, and over all the time elapsed.
     engines, engines_working
         What each engine did, and how many are at work.
     rest_s, rest_core_hours
@@ -131,6 +132,7 @@ class Progress:
     peak_rss_mib: float
     first: str | None
     last: str | None
+    elapsed_s: float
     window_min: float
     per_minute: float
     per_minute_overall: float
@@ -185,7 +187,8 @@ def progress(
     states = {state: sum(item.calculations for item in groups if item.state == state) for state in STATES}
     bad = [item for item in groups if item.state in ("failed", "held")]
     writer = store.writer()
-    engines, tries = _engines(store, part, time, window_min, at_work=writer is not None and states["running"] > 0)
+    at_work = writer is not None and states["ready"] + states["running"] > 0
+    engines, tries = _engines(store, part, time, window_min, at_work)
     working = sum(item.working for item in engines)
     still_open = [row for row in costs if row["state"] in ("ready", "running")]
     rest = _rest(still_open, (model or expectations(store)) if still_open else None)
@@ -210,6 +213,7 @@ def progress(
         peak_rss_mib=tries.peak_rss_mib,
         first=tries.first,
         last=tries.last,
+        elapsed_s=tries.elapsed_s,
         window_min=window_min,
         per_minute=tries.per_minute,
         per_minute_overall=tries.per_minute_overall,
@@ -394,6 +398,7 @@ class _Tries:
     peak_rss_mib: float
     first: str | None
     last: str | None
+    elapsed_s: float
     per_minute: float
     per_minute_overall: float
 
@@ -423,8 +428,8 @@ def _engines(
     rows = store.select(_of(statement, attempts.c.key, batch))
     first = min((row["first"] for row in rows if row["first"]), default=None)
     last = max((row["last"] for row in rows if row["last"]), default=None)
-    minutes = max(_minutes(first, time), 1.0 / 60.0)
-    window = min(window_min, minutes)
+    elapsed = _minutes(first, time) - (0.0 if at_work else _minutes(last, time))
+    window = min(window_min, max(_minutes(first, time), 1.0 / 60.0))
     engines = []
     for row in sorted(rows, key=lambda row: row["engine"]):
         silent_min = _minutes(row["last"], time)
@@ -453,8 +458,9 @@ def _engines(
         peak_rss_mib=max((row["peak_rss_mib"] for row in rows), default=0.0),
         first=first,
         last=last,
+        elapsed_s=60.0 * elapsed,
         per_minute=sum(row["lately"] for row in rows) / window,
-        per_minute_overall=sum(row["done"] for row in rows) / minutes,
+        per_minute_overall=sum(row["done"] for row in rows) / elapsed if elapsed > 0 else 0.0,
     )
 
 
