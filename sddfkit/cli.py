@@ -140,7 +140,7 @@ def _run(verb: str, arguments: list[str]) -> int:
             return _sweep(verb, given, arguments, cfg, root)
         return _single(verb, given, arguments, cfg, root)
     except KeyboardInterrupt:
-        store = Path(cfg.store.path) if "store" in cfg else root / "store.sqlite"
+        store = cfg.store.path if "store" in cfg else root / "store.sqlite"
         print(f"\nstopped; {runs.what_is_safe(root, store)}.\nThe same command goes on from there.", file=sys.stderr)
         return 130
     except Exception as error:

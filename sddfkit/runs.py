@@ -127,12 +127,20 @@ def point_latest(root: Path, folder: Path) -> None:
     partial.replace(link)
 
 
-def what_is_safe(root: Path, store: Path) -> str:
-    """Return in words what the next job will not have to do again."""
-    done = 0
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
-        (done,) = connection.execute("select count(*) from results").fetchone()
-    waiting = len(list((store.parent / "spool").glob("*.json")))
+def what_is_safe(root: Path, store: str | Path) -> str:
+    """Return in words what the next job will not have to do again; `store` is a file or a URL."""
+    done = waiting = 0
+    if "://" in str(store):
+        from sddfkit.factory.store import Store, StoreError
+        from sddfkit.factory.survey import stats
+
+        with suppress(StoreError), Store(store, spool=root / "spool", read_only=True) as opened:
+            found = stats(opened)
+            done, waiting = found["states"].get("done", 0), found["spooled"]
+    else:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
+            (done,) = connection.execute("select count(*) from results").fetchone()
+        waiting = len(list((Path(store).parent / "spool").glob("*.json")))
     trained = len(list((root / "members").glob("*/member.json")))
     begun = len(list((root / "members").glob("*/*.ckpt")))
     parts = [f"{done + waiting} finished calculations", f"{trained} trained networks"]

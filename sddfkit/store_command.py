@@ -64,8 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         sub.add_argument(
             "--store",
-            metavar="PATH",
-            help="a file, its folder, or sqlite:///PATH (default: store.sqlite in SDDFKIT_ROOT or ./sddfkit-data)",
+            metavar="STORE",
+            help="a file, its folder, sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE (default: store.sqlite "
+            "in SDDFKIT_ROOT or ./sddfkit-data)",
         )
         sub.set_defaults(run=run)
         return sub
@@ -173,7 +174,7 @@ def _retry(given: argparse.Namespace) -> int:
 
     _check_classes(given.classes)
     reading(given.store).close()  # nothing is made or changed where no store is
-    with Store(_path(given.store)) as store:
+    with Store(_where(given.store)) as store:
         found = reopen(store, classes=given.classes, keys=given.keys)
     if found:
         print(f"ready again: {_counted(found)}; give the command that asked for them once more")
@@ -187,16 +188,16 @@ def _verify(given: argparse.Namespace) -> int:
 
     with reading(given.store) as store:
         found = verify(store)
-        path = store.path
+        name = store.name
     if given.json:
         problems = [problem._asdict() for problem in found.problems]
-        print(json.dumps({"store": str(path), **found._asdict(), "problems": problems}, indent=1))
+        print(json.dumps({"store": name, **found._asdict(), "problems": problems}, indent=1))
     else:
         for key, what in found.problems:
             print(f"{key[:12]}: {what}" if key else what)
         words = f"not whole ({len(found.problems)} found)" if found.problems else "whole"
         again = f" ({found.repeated} done more than once)" if found.repeated else ""
-        print(f"{path}: {words}; {found.calculations} calculations and {found.done} results read{again}")
+        print(f"{name}: {words}; {found.calculations} calculations and {found.done} results read{again}")
     return 1 if found.problems else 0
 
 
@@ -204,20 +205,21 @@ def _merge(given: argparse.Namespace) -> int:
     from sddfkit.factory.merge import merge
     from sddfkit.factory.store import Store
 
-    path = _path(given.store)
+    where = _where(given.store)
     for other in given.others:  # before anything is changed
         reading(other).close()
-    if path.exists():
-        reading(given.store).close()
-    else:
-        print(f"a new store: {path}")
+    if isinstance(where, Path):
+        if where.exists():
+            reading(given.store).close()  # nothing is changed where something else is
+        else:
+            print(f"a new store: {where}")
     conflicts = 0
-    with Store(path) as store:
+    with Store(where) as store:
         for name in given.others:
             with reading(name) as other:
                 found = merge(store, other)
             print(
-                f"{other.path}: {found.taken} results and {found.failures} failures taken over, {found.known} known "
+                f"{other.name}: {found.taken} results and {found.failures} failures taken over, {found.known} known "
                 f"before, {found.open} still open there, {len(found.conflicts)} conflicts"
             )
             for conflict in found.conflicts:
@@ -238,13 +240,18 @@ def _export(given: argparse.Namespace) -> int:
     return 0
 
 
-def _path(text: str | None) -> Path:
-    """Return the file that is meant by a path, a folder, a URL, or nothing."""
+def _where(text: str | None) -> Path | str:
+    """Return the file or the server's database that is meant by a path, a folder, a URL, or nothing."""
     if text is None:
         return (Path(os.environ.get("SDDFKIT_ROOT") or "sddfkit-data") / STORE_NAME).absolute()
     scheme, separator, rest = text.partition("://")
+    if separator and scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+        return text
     if separator and (scheme != "sqlite" or not rest.removeprefix("/")):
-        raise UsageError(f"--store {text}: expected the path of an SQLite file, or sqlite:///PATH")
+        raise UsageError(
+            f"--store {text}: expected the path of an SQLite file, sqlite:///PATH or "
+            "postgresql+psycopg://USER@HOST/DATABASE"
+        )
     path = Path(rest.removeprefix("/") if separator else text).expanduser().absolute()
     return path / STORE_NAME if path.is_dir() else path
 
@@ -253,10 +260,10 @@ def reading(text: str | None) -> "Store":
     """Open the store that is meant by a path, a folder, a URL, or nothing, for a look."""
     from sddfkit.factory.store import Store, StoreError
 
-    path = _path(text)
-    if not path.is_file():
-        raise StoreError(f"there is no store at {path}: label something first, or give --store PATH")
-    return Store(path, read_only=True)
+    where = _where(text)
+    if isinstance(where, Path) and not where.is_file():
+        raise StoreError(f"there is no store at {where}: label something first, or give --store STORE")
+    return Store(where, read_only=True)
 
 
 def _check_classes(classes: Iterable[str]) -> None:

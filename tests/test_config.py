@@ -31,6 +31,7 @@ def test_every_verb_composes(verb):
 
 MANDATORY = {
     ("molecules", "file"): ["molecules.path=mine.smi"],
+    ("store", "postgres"): ["store.path=postgresql+psycopg://me@server:5432/labels"],
     ("cluster", "connect"): ["cluster.connection_file=ipcontroller-client.json"],
 }
 

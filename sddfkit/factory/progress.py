@@ -179,7 +179,7 @@ def progress(
     """
     names = batch_names(store)
     if batch is not None and batch not in names:
-        raise StoreError(f"the store {store.path} has no batch {batch!r}; its batches are {', '.join(names) or 'none'}")
+        raise StoreError(f"the store {store.name} has no batch {batch!r}; its batches are {', '.join(names) or 'none'}")
     time = dt.datetime.now(dt.UTC)
     part = None if _is_everything(store, batch) else batch
     costs = _by_cost(store, part)
@@ -195,7 +195,7 @@ def progress(
     eta_s, how = _eta(rest, working, writer is not None)
     return Progress(
         time=time.isoformat(timespec="milliseconds"),
-        store=str(store.path),
+        store=store.name,
         batch=batch,
         batches=names,
         writer={name: writer[name] for name in ("host", "pid", "heartbeat")} if writer else None,

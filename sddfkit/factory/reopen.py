@@ -1,12 +1,12 @@
 """Failed and held calculations, back to the queue because somebody asks for it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import sqlalchemy as sa
 
 from sddfkit.factory.retry import BUDGET
-from sddfkit.factory.store import KEYS_PER_QUERY, Store, calculations
+from sddfkit.factory.store import Store, calculations
 
 SHORTEST_PREFIX: Final = 6
 
@@ -47,12 +47,12 @@ def reopen(store: Store, *, classes: Collection[str] = (), keys: Sequence[str] =
         wanted.append(sa.func.coalesce(calculations.c.error_class, "unknown") != "input")
     found: dict[str, int] = {}
     with store.writing() as connection:
-        for part in _chunks(_whole_keys(connection, keys)) if keys else (None,):
-            here = wanted if part is None else [*wanted, calculations.c.key.in_(part)]
-            counts = sa.select(calculations.c.error_class, sa.func.count()).where(*here)
-            for error_class, count in connection.execute(counts.group_by(calculations.c.error_class)):
-                found[error_class or "unknown"] = found.get(error_class or "unknown", 0) + count
-            connection.execute(calculations.update().where(*here).values(state="ready"))
+        if keys:
+            wanted.append(store.among(calculations.c.key, _whole_keys(connection, keys)))
+        counts = sa.select(calculations.c.error_class, sa.func.count()).where(*wanted)
+        for error_class, count in connection.execute(counts.group_by(calculations.c.error_class)):
+            found[error_class or "unknown"] = found.get(error_class or "unknown", 0) + count
+        connection.execute(calculations.update().where(*wanted).values(state="ready"))
     return dict(sorted(found.items()))
 
 
@@ -65,7 +65,7 @@ def _whole_keys(connection: sa.Connection, keys: Sequence[str]) -> list[str]:
                 f"{key!r} is no key: give at least {SHORTEST_PREFIX} of its hexadecimal digits, as `sddfkit store "
                 "failures` shows them"
             )
-        begins = calculations.c.key.startswith(key)
+        begins = calculations.c.key.between(key, f"{key}g")  # "g" comes after all digits; an index finds a range
         rows = connection.execute(sa.select(calculations.c.key, calculations.c.state).where(begins).limit(2)).all()
         if len(rows) != 1:
             many = "more than one calculation begins" if rows else "no calculation begins"
@@ -74,8 +74,3 @@ def _whole_keys(connection: sa.Connection, keys: Sequence[str]) -> list[str]:
             raise ReopenError(f"the calculation {key} is {rows[0].state}; only failed and held ones can be retried")
         whole.add(rows[0].key)
     return sorted(whole)
-
-
-def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), KEYS_PER_QUERY):
-        yield keys[start : start + KEYS_PER_QUERY]

@@ -2,12 +2,12 @@
 
 import json
 import re
-import sqlite3
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from sddfkit.factory.spools import spooled
 from sddfkit.factory.store import Store, StoreError, attempts, calculations, records, requests, results
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "level": ("", "level of theory"),
     "program": ("", "program"),
     "program_version": ("", "its version"),
-    "state": ("", "ready, done, failed or held"),
+    "state": ("", "ready, running, done, failed or held"),
     "error_class": ("", "of the last failure"),
     "error_message": ("", "of the last failure"),
     "attempts": ("1", "how often it was tried"),
@@ -88,9 +88,10 @@ def frame(store: Store, where: str | None = None) -> "pd.DataFrame":
         selected = store.select(statement)
     except StoreError as error:
         reason = error.__cause__.orig if isinstance(error.__cause__, sa.exc.DBAPIError) else None
-        if where is None or getattr(reason, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
+        if where is None or not store.database.is_wrong_sql(reason):
             raise
-        raise StoreError(f"where={where!r}: {reason}; expected SQL on the columns {', '.join(COLUMNS)}") from error
+        said = str(reason).splitlines()[0]
+        raise StoreError(f"where={where!r}: {said}; expected SQL on the columns {', '.join(COLUMNS)}") from error
     table = pd.DataFrame([tuple(row.values()) for row in selected], columns=list(COLUMNS))
     for name in _TIMES:
         table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
@@ -102,26 +103,29 @@ def frame(store: Store, where: str | None = None) -> "pd.DataFrame":
 
 def groups(store: Store) -> list[dict[str, Any]]:
     """Return counts and costs by level, program, version, state and error class (of failed and held calculations)."""
-    tries = _tries()
     ended_badly = calculations.c.state.in_(("failed", "held"))
     by = {
         **{name: calculations.c[name] for name in ("level", "program", "program_version", "state")},
         "error_class": sa.case((ended_badly, sa.func.coalesce(calculations.c.error_class, "unknown")), else_=""),
     }
-    sums = {
-        "calculations": sa.func.count(),
-        "attempts": sa.func.coalesce(sa.func.sum(tries.c.attempts), 0),
-        "core_hours": sa.func.coalesce(sa.func.sum(tries.c.cpu_s), 0.0) / 3600.0,
-        "wall_hours": sa.func.coalesce(sa.func.sum(tries.c.wall_s), 0.0) / 3600.0,
-        "peak_rss_mib": sa.func.max(tries.c.peak_rss_mib),
-    }
-    statement = (
-        sa.select(*(column.label(name) for name, column in {**by, **sums}.items()))
-        .select_from(calculations.outerjoin(tries, tries.c.key == calculations.c.key))
-        .group_by(*by.values())
-        .order_by(*by.values())
+    rows = sa.select(*(column.label(name) for name, column in by.items()), calculations.c.key).subquery("rows")
+    names = [rows.c[name] for name in by]
+    counts = sa.select(*names, sa.func.count().label("calculations")).group_by(*names)
+    costs = (
+        sa.select(
+            *names,
+            sa.func.count().label("attempts"),
+            (sa.func.coalesce(sa.func.sum(attempts.c.cpu_s), 0.0) / 3600.0).label("core_hours"),
+            (sa.func.coalesce(sa.func.sum(attempts.c.wall_s), 0.0) / 3600.0).label("wall_hours"),
+            sa.func.max(attempts.c.peak_rss_mib).label("peak_rss_mib"),
+        )
+        .join_from(attempts, rows, rows.c.key == attempts.c.key)
+        .group_by(*names)
     )
-    return [dict(row) for row in store.select(statement)]
+    nothing = {"attempts": 0, "core_hours": 0.0, "wall_hours": 0.0, "peak_rss_mib": None}
+    spent = {tuple(row[name] for name in by): row for row in store.select(costs)}
+    found = [{**row, **nothing, **spent.get(tuple(row[name] for name in by), {})} for row in store.select(counts)]
+    return sorted(found, key=lambda item: [item[name] for name in by])
 
 
 def stats(store: Store) -> dict[str, Any]:
@@ -130,19 +134,21 @@ def stats(store: Store) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``store`` (path), ``file_bytes`` (with the write-ahead log), ``spooled`` (results that wait to be taken over),
-        ``writer`` (host, pid and heartbeat of the process that writes the store, or None), ``records``, ``attempts``,
-        ``states`` and ``error_classes`` (counts), ``core_hours``, ``wall_hours``, ``peak_rss_mib`` and ``groups``, see
+        ``store`` (path or URL), ``file_bytes`` (with the write-ahead log, or of a server's tables), ``spooled``
+        (results that wait to be taken over), ``writer`` (host, pid and heartbeat of the process that writes the store,
+        or None), ``records``, ``attempts``, ``states`` and ``error_classes`` (counts), ``core_hours``, ``wall_hours``,
+        ``peak_rss_mib`` and ``groups``, see
         :func:`groups`.
     """
     found = groups(store)
     writer = store.writer()
-    files = [store.path, store.path.with_name(f"{store.path.name}-wal")]
     (number,) = store.select(sa.select(sa.func.count().label("records")).select_from(records))
+    with store.reading() as connection:
+        size = store.database.size_bytes(connection)
     return {
-        "store": str(store.path),
-        "file_bytes": sum(file.stat().st_size for file in files if file.exists()),
-        "spooled": len(list(store.spool.glob("*.json"))),
+        "store": store.name,
+        "file_bytes": size,
+        "spooled": spooled(store.database),
         "writer": {name: writer[name] for name in ("host", "pid", "heartbeat")} if writer else None,
         "records": number["records"],
         "attempts": sum(row["attempts"] for row in found),
@@ -206,7 +212,7 @@ def failure_groups(
             merged[alike]["held"] += item["held"]
         else:
             merged[alike] = item
-    found = sorted(merged.values(), key=lambda item: -item["count"])[:limit]
+    found = sorted(merged.values(), key=lambda item: (-item["count"], item["error_class"], item["error_message"]))[:limit]
     return [{**item, **_example(store, item["key"])} for item in found]
 
 

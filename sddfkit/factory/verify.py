@@ -3,14 +3,14 @@
 import json
 import math
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 from qcelemental.models.v2 import AtomicInput
 
+from sddfkit.factory.schema import metadata
 from sddfkit.factory.store import Store, attempts, calculations, results
 from sddfkit.qc.inputs import InputError, check_input, content_key
 
@@ -102,26 +102,30 @@ def _largest_energy(atomic_numbers: np.ndarray) -> float:
 
 
 def _damage(store: Store) -> Iterator[Problem]:
-    for row in store.select(sa.select(sa.column("integrity_check")).select_from(sa.table("pragma_integrity_check"))):
-        if row["integrity_check"] != "ok":
-            yield Problem("", f"the database is damaged: {row['integrity_check']}")
+    with store.reading() as connection:
+        for said in store.database.damage(connection):
+            yield Problem("", f"the database is damaged: {said}")
 
 
 def _dangling(store: Store) -> Iterator[Problem]:
-    columns: list[sa.ColumnClause[Any]] = [sa.column("table"), sa.column("parent")]
-    found = store.select(sa.select(*columns).select_from(sa.table("pragma_foreign_key_check")))
-    lost = Counter((row["table"], row["parent"]) for row in found)
-    for (rows_of, missing), count in sorted(lost.items()):
-        yield Problem("", f"{count} rows of {rows_of} refer to {missing} that are not there")
+    for table in metadata.sorted_tables:
+        for key in table.foreign_keys:
+            there = sa.exists().where(key.column == key.parent)
+            lost = sa.select(sa.func.count().label("rows")).where(key.parent.is_not(None), ~there)
+            (found,) = store.select(lost.select_from(table))
+            if found["rows"]:
+                missing = key.column.table.name
+                yield Problem("", f"{found['rows']} rows of {table.name} refer to {missing} that are not there")
 
 
 def _running_alone(store: Store) -> Iterator[Problem]:
-    if store.writer() is not None:
-        return
-    running = sa.select(attempts.c.key).where(attempts.c.state == "running")
-    also = sa.select(calculations.c.key).where(calculations.c.state == "running")
-    for row in store.select(running.union(also)):
-        yield Problem(row["key"], "it is running, but no living process writes the store")
+    living = [writer["id"] for writer in store.writers()]
+    running = sa.select(calculations.c.key).where(
+        calculations.c.state == "running", sa.func.coalesce(calculations.c.claimed_by, 0).not_in(living)
+    )
+    tried = sa.select(attempts.c.key).where(attempts.c.state == "running")
+    for row in store.select(running if living else running.union(tried)):
+        yield Problem(row["key"], "it is running, but no living process that writes the store has it")
 
 
 def _rows(store: Store) -> Iterator[sa.RowMapping]:

@@ -47,7 +47,7 @@ def export_snapshot(store: Store, folder: Path, *, level: str | None = None, pro
     if len(several) != 1:
         names = ", ".join(f"{name} by {of}" for name, of in several) or "nothing that is labelled"
         hint = ": choose one by --level and --program" if several else ", look at `sddfkit store stats`"
-        raise ValueError(f"{store.path} holds {names}{hint}")
+        raise ValueError(f"{store.name} holds {names}{hint}")
     ((level, program),) = several
     atoms = {
         item.input["molecule"]["symbols"][0]: item

@@ -8,9 +8,10 @@ import sys
 import pytest
 import sqlalchemy as sa
 
+from sddfkit.factory import sqlite
 from sddfkit.factory import store as module
 from sddfkit.factory.cluster import Owner
-from sddfkit.factory.store import Store, StoreError, calculations, file_system
+from sddfkit.factory.store import Store, StoreError, calculations
 from sddfkit.processes import started
 
 RECORD = {"record_id": "r1", "molecule_id": "O", "name": "water", "positions": [[0.0, 0.0, 0.1]]}
@@ -124,8 +125,8 @@ def test_what_is_no_store_is_refused(tmp_path):
 
 
 def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
-    assert file_system(tmp_path)
-    monkeypatch.setattr(module, "file_system", lambda folder: "nfs4")
+    assert sqlite.file_system(tmp_path)
+    monkeypatch.setattr(sqlite, "file_system", lambda folder: "nfs4")
     with pytest.raises(StoreError, match="network file system \\(nfs4\\)"):
         Store(tmp_path / "store.sqlite")
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sddfkit.cli import main
 from sddfkit.data.records import Record
 from sddfkit.factory import Batch, Store, StoreError, plan
-from sddfkit.factory import store as module
+from sddfkit.factory import sqlite as module
 from sddfkit.factory.export import record_document
 from sddfkit.factory.jobs import plan_atoms
 from sddfkit.factory.store import calculations
@@ -211,7 +211,7 @@ def test_a_living_writer_is_named_and_readers_are_welcome(stores, said):
     finally:
         other.kill()
         other.wait()
-    assert "it is running, but no living process writes the store" in said("verify", code=1)
+    assert "it is running, but no living process that writes the store has it" in said("verify", code=1)
 
 
 def document(path: Path, key: str) -> dict:
@@ -366,7 +366,9 @@ def test_what_cannot_be_used_is_answered_by_a_sentence(stores, said, monkeypatch
     for command in (["stats"], ["failures"], ["retry"], ["verify"], ["export", "x"]):
         assert "there is no store at" in said(*command, "--store", "nothing.sqlite", code=1)
     assert not Path("nothing.sqlite").exists()
-    assert "expected the path of an SQLite file" in said("stats", "--store", "mysql://x/y", code=2)
+    assert "expected the path of an SQLite file, sqlite:///PATH or postgresql" in said(
+        "stats", "--store", "mysql://x/y", code=2
+    )
     assert "there is no error class 'tme'" in said("retry", "--class", "tme", code=2)
     assert "there is no error class 'tme'" in said("failures", "--class", "tme", code=2)
     Path("text").write_text("no database " * 200)

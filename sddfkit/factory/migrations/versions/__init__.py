@@ -1,0 +1,1 @@
+"""The scripts, named after what they bring."""
