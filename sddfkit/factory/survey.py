@@ -212,7 +212,9 @@ def failure_groups(
             merged[alike]["held"] += item["held"]
         else:
             merged[alike] = item
-    found = sorted(merged.values(), key=lambda item: (-item["count"], item["error_class"], item["error_message"]))[:limit]
+    found = sorted(merged.values(), key=lambda item: (-item["count"], item["error_class"], item["error_message"]))[
+        :limit
+    ]
     return [{**item, **_example(store, item["key"])} for item in found]
 
 
