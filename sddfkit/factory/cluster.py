@@ -1,25 +1,51 @@
-"""An ipyparallel cluster that starts when it is needed and leaves no process behind."""
+"""An ipyparallel cluster that starts when it is needed, is found again after a crash, and leaves no process behind."""
 
 import asyncio
+import atexit
 import contextlib
 import json
 import logging
 import os
-import shutil
 import socket
 import sys
-import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import ipyparallel as ipp
 import psutil
+from ipyparallel.util import disambiguate_ip_address
 from traitlets.config import Config
 
+import sddfkit
+from sddfkit.factory.engines import EngineGoneError, Engines
+from sddfkit.factory.ownership import (
+    BATCH_SYSTEMS,
+    MARK,
+    OWNER_FILE,
+    Owner,
+    alone,
+    end_abandoned,
+    end_cluster,
+    enter_user,
+    in_words,
+    mark_of,
+    marked,
+    read_owner,
+    recorded,
+    write_owner,
+)
 from sddfkit.processes import lives, started
+
+__all__ = [
+    "MARK", "OWNER_FILE", "Cluster", "ClusterError", "EngineGoneError", "Engines", "Owner", "answers",
+    "client_file", "end_abandoned", "engine_environment", "marked", "read_owner", "read_settings",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -31,20 +57,22 @@ WORKER_ENVIRONMENT: Final = {
     "OMP_WAIT_POLICY": "passive",
     "GOMP_SPINCOUNT": "0",
 }
-MARK: Final = "SDDFKIT_CLUSTER"
-OWNER_FILE: Final = "owner.json"
-BATCH_SYSTEMS: Final = frozenset({"slurm", "pbs", "sge", "lsf", "htcondor"})
-STOP_LIMIT_S: Final = 60.0
+SETTINGS_FILE: Final = "settings.json"
+# Engines of these launchers are processes of this machine, or end with one.
+HERE: Final = frozenset({"local", "mpi"})
+PORTS: Final = ("registration", "notification", "control", "mux", "task", "iopub", "broadcast")
+ANSWER_LIMIT_S: Final = 5.0
+LOOK_S: Final = 0.05
+# Budgets of an hour: a cluster may lose any number of engines in weeks, but one that loses all of them is of no use.
 REPLACEMENTS_PER_ENGINE: Final = 2
+RESTARTS: Final = 5
+BUDGET_S: Final = 3600.0
 T = TypeVar("T")
+_open: dict[Path, int] = {}  # clusters that end with this process
 
 
 class ClusterError(RuntimeError):
     """The cluster cannot do what is asked of it; the message says why and what to do."""
-
-
-class EngineGoneError(RuntimeError):
-    """An engine that was asked something does not exist any more."""
 
 
 class Cluster:
@@ -69,12 +97,20 @@ class Cluster:
     connection_file
         A client connection file (``ipcontroller-client.json``) of a controller that somebody else started: its engines
         are used and never stopped, and nothing is started.
+    running
+        The cluster in `folder` was started by ``sddfkit cluster start``: as with a connection file.
+
+    Attributes
+    ----------
+    adopted
+        The cluster was found running: its owner had died, and its engines had gone on.
 
     Notes
     -----
-    Its processes carry a mark in their environment: the folder and the process that started them. Clusters beside this
-    one whose owner is dead are ended before a new one starts, with their jobs in a batch queue. Connections beyond this
-    machine are encrypted and authenticated (CurveZMQ).
+    A cluster whose owner is dead is taken over by the next one of the same folder and settings, if its controller
+    answers; its engines finish what they were at. Other clusters beside this one whose owner is dead are ended before a
+    new one starts, with their jobs in a batch queue. Connections beyond this machine are encrypted and authenticated
+    (CurveZMQ).
     """
 
     def __init__(
@@ -88,6 +124,7 @@ class Cluster:
         controller_ip: str | None = None,
         controller_location: str | None = None,
         connection_file: str | Path | None = None,
+        running: bool = False,
     ) -> None:
         if engines < 1:
             raise ClusterError(f"a cluster needs at least one engine, got engines={engines}")
@@ -99,146 +136,349 @@ class Cluster:
         self.controller_ip = controller_ip
         self.controller_location = controller_location
         self.connection_file = None if connection_file is None else Path(connection_file).expanduser().absolute()
+        self.running = running
+        self.adopted = False
         self._cluster: ipp.Cluster | None = None
-        self._client: ipp.Client | None = None
-        self._seen: set[int] = set()
-        self._replaced = 0
+        self._engines: Engines | None = None
+        self._controller: list[tuple[int, float]] = []
+        self._seen = 0
+        self._coming: deque[float] = deque()
+        self._replaced: deque[float] = deque()
+        self._restarted: deque[float] = deque()
         self._folder_is_mine = False
+        self._note: Path | None = None
 
     def __enter__(self) -> Self:
-        end_abandoned(self.folder.parent)
+        if not self.foreign:
+            end_abandoned(self.folder.parent, but=self.folder)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
+    @property
+    def foreign(self) -> bool:
+        """Whether somebody else started the cluster: then it is never stopped, and nothing is started."""
+        return self.running or self.connection_file is not None
+
     def executor(self) -> tuple[Executor, int]:
-        """Return the executor and its number of engines; start the cluster, or engines for lost ones, if need be.
+        """Return the executor and its number of engines; start, adopt or repair the cluster if need be.
+
+        May be called at any time, and must be called from time to time: what was lost is replaced here. The executor
+        stays the same until the controller is lost, which ends all its futures with :class:`EngineGoneError`.
 
         Raises
         ------
         ClusterError
             If the cluster does not start, or all engines are lost and no more are to be started.
         """
-        if self._client is None:
+        lost = self._why_lost()
+        if lost is not None:
+            self._restart(lost)
+        elif self._engines is None:
             self._start()
-        assert self._client is not None
+        assert self._engines is not None
         self._replace_lost()
-        if not len(self._client):
+        if self._engines.lost:
+            return self.executor()
+        if not len(self._engines):
             raise ClusterError(
-                f"all {len(self._seen)} engines are lost; what was finished is in the store: look into the memory and "
-                "time limits of the machines, then start the same command again"
+                f"all {len(self._engines.ever)} engines are lost; what was finished is in the store: look into the "
+                "memory and time limits of the machines, then start the same command again"
             )
-        return Engines(self._client), len(self._client)
+        return self._engines, len(self._engines)
 
     def engine_pids(self) -> list[int]:
         """Return the process ids of the engines, each on its machine."""
-        assert self._client is not None
-        return list(self._client[:].apply_sync(os.getpid))
+        assert self._engines is not None
+        return [future.result() for future in self._engines.on_each(os.getpid).values()]
 
     def make(self) -> ipp.Cluster:
         """Return ipyparallel's cluster as configured, not started."""
+        return ipp.Cluster(**self._arguments())
+
+    def start_and_leave(self) -> int:
+        """Start the cluster, let it remain when this process ends, and return how many engines have registered.
+
+        Engines of a batch queue come when they may, and are not waited for.
+        """
+        self._start_anew(wait_for=0 if self.launcher in BATCH_SYSTEMS else self.engines)
+        assert self._engines is not None and self._cluster is not None
+        came = len(self._engines)
+        controller = self._cluster.controller.pid
+        write_owner(self.folder, Owner(socket.gethostname(), controller, started(controller), remains=True))
+        self._folder_is_mine = False
+        _open.pop(self.folder, None)
+        self._leave_client()
+        self._cluster = None
+        return came
+
+    def stop(self) -> None:
+        """End the cluster with all its processes and jobs, but never a foreign one; safe to call twice."""
+        if self._engines is not None and self.foreign:
+            self._engines.cancel()
+        self._leave_client()
+        self._cluster = None
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
+            self._note = None
+        if self.foreign:
+            return
+        if self._folder_is_mine:
+            end_cluster(self.folder)
+            _open.pop(self.folder, None)
+            self._folder_is_mine = False
+        else:
+            end_abandoned(self.folder.parent)  # one that could have been taken over, but nothing was to be done
+
+    def _arguments(self) -> dict[str, Any]:
         arguments = [] if self.launcher == "local" else ["--IPController.enable_curve=True"]
         config = Config()
         for name, values in self.traits.items():
             config[name].update(values)
-        return ipp.Cluster(
-            n=self.engines,
-            engines=self.launcher,
-            controller="local",
-            controller_args=arguments,
-            controller_ip=self.controller_ip or ("" if self.launcher == "local" else "*"),
-            controller_location=self.controller_location or "",
-            cluster_id=self.folder.name,
-            profile_dir=str(self.folder / "profile"),
-            engine_timeout=int(self.start_timeout_s),
-            delay=0.0,  # engines are told where the controller is once that is known
-            shutdown_atexit=True,
-            load_profile=False,
-            log_level=logging.CRITICAL,
-            config=config,
-        )
+        return {
+            "n": self.engines,
+            "engines": self.launcher,
+            "controller": "local",
+            "controller_args": arguments,
+            "controller_ip": self.controller_ip or ("" if self.launcher == "local" else "*"),
+            "controller_location": self.controller_location or "",
+            "cluster_id": self.folder.name,
+            "profile_dir": str(self.folder / "profile"),
+            "engine_timeout": int(self.start_timeout_s),
+            "delay": 0.0,  # engines are told where the controller is once that is known
+            "shutdown_atexit": False,  # it would keep to what it started itself; see _end_open
+            "load_profile": False,
+            "log_level": logging.CRITICAL,
+            "config": config,
+        }
 
     def _start(self) -> None:
-        if self.connection_file is not None:
-            self._connect(self.connection_file)
-            return
+        if self.foreign:
+            self._connect()
+        elif not self._adopt():
+            self._start_anew(wait_for=1 if self.launcher in BATCH_SYSTEMS else self.engines)
+
+    def _start_anew(self, *, wait_for: int) -> None:
         self._take_folder()
-        first = 1 if self.launcher in BATCH_SYSTEMS else self.engines
         with _environment(self.folder):
             self._cluster = self.make()
             try:
                 _run(self._cluster.start_cluster())
-                with _encrypted_is_enough():
-                    self._client = _run(self._cluster.connect_client())
-                self._client.wait_for_engines(first, timeout=self.start_timeout_s, interactive=False)
+                self._reach(client_file(self.folder), self.start_timeout_s)
+                self._coming.clear()
+                self._expect(self.engines)
+                self._wait_for(wait_for)
             except (TimeoutError, ipp.error.TimeoutError) as error:
                 tail = self._log_tail()
                 self.stop()
                 raise ClusterError(
-                    f"{first} of {self.engines} engines by the launcher {self.launcher!r} did not register within "
+                    f"{wait_for} of {self.engines} engines by the launcher {self.launcher!r} did not register within "
                     f"{self.start_timeout_s:g} s ({error}): look at the settings of cluster={self.launcher}, above all "
                     f"controller_location and the Python that the engines run{tail}"
                 ) from error
             except Exception as error:  # each launcher has errors of its own
                 self.stop()
                 raise ClusterError(
-                    f"the engines could not be started by the launcher {self.launcher!r} ({_words(error)}): look at "
+                    f"the engines could not be started by the launcher {self.launcher!r} ({in_words(error)}): look at "
                     f"the settings of cluster={self.launcher}, and whether its programs can be used on this machine"
                 ) from error
-
-    def _connect(self, file: Path) -> None:
-        if not file.is_file():
-            raise ClusterError(
-                f"there is no connection file {file}: copy security/ipcontroller-client.json of the running controller "
-                "here (it is a secret), or check cluster.connection_file"
-            )
-        try:
-            with _encrypted_is_enough():
-                self._client = ipp.Client(str(file), timeout=min(self.start_timeout_s, 30.0))
-            self._client.wait_for_engines(self.engines, timeout=self.start_timeout_s, interactive=False)
-        except Exception as error:
-            self.stop()
-            raise ClusterError(
-                f"the controller of {file} does not answer, or has fewer than {self.engines} engines "
-                f"({_words(error)}): start it and its engines (ipcontroller, ipengine), and check that this machine "
-                "reaches it and that the file is of this start of it"
-            ) from error
-
-    def _replace_lost(self) -> None:
-        """Start as many engines as were lost since the last look, within limits, and wait if none is left."""
-        assert self._client is not None
-        alive = set(self._client.ids)
-        self._seen |= alive
-        if (
-            self._cluster is None or self.launcher == "ssh"
-        ):  # ssh would start them on the first host, whichever lost them
-            return
-        lost = len(self._seen - alive) - self._replaced
-        n = min(lost, REPLACEMENTS_PER_ENGINE * self.engines - self._replaced)
-        if n > 0:
-            logger.warning("%d of %d engines are lost; starting as many new ones", lost, self.engines)
-            self._replaced += n
-            with _environment(self.folder):
-                _run(self._cluster.start_engines(n))
-        if not alive and self.engines + self._replaced > len(self._seen):  # some have yet to come
-            with contextlib.suppress(TimeoutError, ipp.error.TimeoutError):
-                self._client.wait_for_engines(1, timeout=self.start_timeout_s, interactive=False)
-            self._seen |= set(self._client.ids)
 
     def _take_folder(self) -> None:
         """Make the folder and say in it whose it is; what a dead run of the same name left is ended and removed."""
         owner = read_owner(self.folder)
+        if owner is not None and owner.lives() and owner.remains:
+            raise ClusterError(
+                f"a cluster is running in {self.folder}: use it by cluster=running cluster.name={self.folder.name}, or "
+                f"end it by `sddfkit cluster stop {self.folder.name}`"
+            )
         if owner is not None and owner.lives() and owner != Owner.me():
             raise ClusterError(
                 f"the cluster in {self.folder} belongs to process {owner.pid} on {owner.host}: wait for it or stop it; "
                 "if that machine is gone, remove the folder"
             )
-        end_abandoned(self.folder.parent)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        (self.folder / OWNER_FILE).write_text(json.dumps(Owner.me()._asdict()))
+        end_abandoned(self.folder.parent, but=self.folder)
+        with alone(self.folder.parent):
+            if read_owner(self.folder) != owner:
+                raise ClusterError(
+                    f"another process has just taken the cluster in {self.folder}: wait for it or stop it"
+                )
+            end_cluster(self.folder)
+            self.folder.mkdir()
+            self._own()
+        about = {
+            "of": self._settings(),
+            "launcher": self.launcher,
+            "engines": self.engines,
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        (self.folder / SETTINGS_FILE).write_text(json.dumps(about, indent=1))
+
+    def _own(self) -> None:
+        write_owner(self.folder, Owner.me())
         self._folder_is_mine = True
+        _open[self.folder] = os.getpid()
+
+    def _settings(self) -> str:
+        """Return all that must be alike for one cluster to stand in for another: settings, Python and code."""
+        package = Path(sddfkit.__file__).parent
+        of = {
+            "launcher": self.launcher,
+            "engines": self.engines,
+            "traits": self.traits,
+            "controller": [self.controller_ip, self.controller_location],
+            "python": sys.executable,
+            "code": [str(package), max(path.stat().st_mtime for path in package.rglob("*.py"))],
+        }
+        mine = json.dumps(mark_of(self.folder, Owner.me()))[1:-1]
+        return json.dumps(of, sort_keys=True).replace(mine, "")
+
+    def _adopt(self) -> bool:
+        """Take over the cluster that a dead owner left in the folder, if it is as this one would be and answers."""
+        if not self._is_left_to_us() or not answers(client_file(self.folder)):
+            return False
+        try:
+            self._cluster = _run(self._restored())
+            self._reach(client_file(self.folder), ANSWER_LIMIT_S)
+        except Exception as error:
+            logger.warning("the cluster in %s cannot be taken over (%s): a new one is started", self.folder, error)
+            self._cluster = None
+            return False
+        assert self._engines is not None
+        with alone(self.folder.parent):
+            # Of engines elsewhere that do not answer nobody can say here whether they are still to come.
+            if self._is_left_to_us() and (len(self._engines) or self.launcher in HERE):
+                self._own()
+                self.adopted = True
+        if not self.adopted:
+            self._leave_client()
+            self._cluster = None
+            return False
+        self._seen = len(self._engines.ever)
+        self._coming.clear()
+        logger.warning("the cluster in %s is taken over from a process that died", self.folder)
+        return True
+
+    def _is_left_to_us(self) -> bool:
+        owner = read_owner(self.folder)
+        if owner is None or owner.remains or (owner.lives() and owner != Owner.me()):
+            return False
+        return bool(read_settings(self.folder).get("of") == self._settings())
+
+    async def _restored(self) -> ipp.Cluster:
+        """Return ipyparallel's cluster as it was written down: with jobs in a queue, but no engines by their number."""
+        file = self.folder / "profile" / "security" / f"cluster-{self.folder.name}.json"
+        document = recorded(file)
+        if document is None:
+            raise ClusterError(f"{file} cannot be read")
+        if self.launcher in HERE:
+            document["engines"]["sets"] = {}
+        return ipp.Cluster.from_dict(document, **self._arguments())
+
+    def _connect(self) -> None:
+        file = client_file(self.folder) if self.running else self.connection_file
+        assert file is not None
+        if not file.is_file():
+            raise ClusterError(
+                f"there is no running cluster {self.folder.name!r} below {self.folder.parent}: `sddfkit cluster start "
+                f"--name {self.folder.name}` starts one, `sddfkit cluster status` shows which there are"
+                if self.running
+                else f"there is no connection file {file}: copy security/ipcontroller-client.json of the running "
+                "controller here (it is a secret), or check cluster.connection_file"
+            )
+        try:
+            if not answers(file):
+                raise TimeoutError(f"no answer within {ANSWER_LIMIT_S:g} s")
+            self._reach(file, min(self.start_timeout_s, 30.0))
+            self._wait_for(self.engines)
+        except Exception as error:
+            self.stop()
+            raise ClusterError(
+                f"the controller of {file} does not answer, or has fewer than {self.engines} engines "
+                f"({in_words(error)}): "
+                + (
+                    f"`sddfkit cluster stop {self.folder.name}` ends what is left of it, then start it again"
+                    if self.running
+                    else "start it and its engines (ipcontroller, ipengine), and check that this machine reaches it "
+                    "and that the file is of this start of it"
+                )
+            ) from error
+        if self.running:
+            self._note = enter_user(self.folder)
+
+    def _reach(self, file: Path, timeout_s: float) -> None:
+        with _encrypted_is_enough():
+            client = ipp.Client(str(file), timeout=timeout_s)
+        self._engines = Engines(client)
+        self._seen = 0
+        self._controller = []
+        if not self.foreign:
+            controller = [item.process for item in marked(self.folder) if _is_controller(item.process)]
+            self._controller = [(process.pid, process.create_time()) for process in controller]
+
+    def _wait_for(self, n: int) -> None:
+        assert self._engines is not None
+        deadline = time.monotonic() + self.start_timeout_s
+        while len(self._engines) < n:
+            if self._engines.lost:
+                raise ClusterError(self._engines.lost)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(self._engines)} have")
+            time.sleep(LOOK_S)
+
+    def _leave_client(self) -> None:
+        if self._engines is not None:
+            self._engines.close()
+            self._engines = None
+
+    def _why_lost(self) -> str | None:
+        """Return why the cluster that was in use is of no use any more; None if it is, or there is none yet."""
+        if self._engines is None:
+            return None
+        if self._engines.lost is None and not all(lives(*process) for process in self._controller):
+            return "a process of the controller has died"
+        return self._engines.lost
+
+    def _restart(self, lost: str) -> None:
+        """Start the whole cluster again, because its controller is lost; connect again to one that is not ours."""
+        if not _left(self._restarted, RESTARTS):
+            raise ClusterError(
+                f"{lost}, and that {RESTARTS} times within an hour: look into the memory of this machine"
+            )
+        self._restarted.append(time.monotonic())
+        logger.warning("%s: %s", lost, "connecting again" if self.foreign else "the cluster is started again")
+        self._leave_client()
+        self._cluster = None
+        if not self.foreign:
+            end_cluster(self.folder)
+        self._start()
+
+    def _replace_lost(self) -> None:
+        """Start as many engines as are missing, within limits, and wait if none is left."""
+        assert self._engines is not None
+        for _ in range(min(len(self._engines.ever) - self._seen, len(self._coming))):
+            self._coming.popleft()
+        self._seen = len(self._engines.ever)
+        while self._coming and self._coming[0] < time.monotonic():
+            self._coming.popleft()
+        # ssh would start them on the first host, whichever lost them
+        if self._cluster is not None and self.launcher != "ssh":
+            missing = self.engines - len(self._engines) - len(self._coming)
+            n = min(missing, _left(self._replaced, REPLACEMENTS_PER_ENGINE * self.engines))
+            if n > 0:
+                logger.warning("%d of %d engines are lost; starting %d new ones", missing, self.engines, n)
+                with _environment(self.folder):
+                    _run(self._cluster.start_engines(n))
+                self._expect(n)
+                self._replaced.extend([time.monotonic()] * n)
+        if not len(self._engines) and self._coming:  # some have yet to come
+            with contextlib.suppress(TimeoutError, ClusterError):
+                self._wait_for(1)
+
+    def _expect(self, n: int) -> None:
+        """Note that engines were asked for: those of a queue come when they may, others in time or never."""
+        limit = float("inf") if self.launcher in BATCH_SYSTEMS else time.monotonic() + self.start_timeout_s
+        self._coming.extend([limit] * n)
 
     def _log_tail(self) -> str:
         """Return the last lines that controller and engines wrote, because their files are removed with the folder."""
@@ -246,160 +486,53 @@ class Cluster:
         lines = [line for path in logs[-2:] for line in path.read_text(errors="replace").splitlines()[-4:]]
         return "".join(f"\n  {line}" for line in lines)
 
-    def stop(self) -> None:
-        """End the cluster with all its processes and jobs, but never a foreign one; safe to call twice."""
-        if self._client is not None:
-            self._client.close(linger=0)
-            self._client = None
-        if self.connection_file is not None:
-            return
-        if self._cluster is not None:
-            for name, engines in list(self._cluster.engines.items()):
-                if engines.state == "before":  # it could not be started, so there is nothing that could be stopped
-                    del self._cluster.engines[name]
-            _run_within(STOP_LIMIT_S, self._cluster.stop_cluster)
-            self._cluster.shutdown_atexit = False  # it was tried; ipyparallel would try again at the end of the process
-            self._cluster = None
-        if not self._folder_is_mine:
-            return
-        # Whatever started late, or outlived its parent, carries the mark too.
-        while left := [item.process for item in marked() if item.folder == self.folder]:
-            end(left)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._folder_is_mine = False
+
+def client_file(folder: Path) -> Path:
+    """Return where the controller of the cluster in a folder says how a client reaches it."""
+    return folder / "profile" / "security" / f"ipcontroller-{folder.name}-client.json"
 
 
-class Engines(Executor):
-    """The engines of a cluster, balanced by load, as an executor; each can be reached by itself as well."""
-
-    def __init__(self, client: ipp.Client) -> None:
-        self._client = client
-        self._view = client.load_balanced_view(retries=0)
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
-        """Give a call to the engine that has least to do."""
-        future: Future[Any] = self._view.apply_async(function, *args, **named)
-        return future
-
-    def on_each(self, function: Callable[..., Any], /, *args: Any) -> dict[str, Future[Any]]:
-        """Call a function on every engine: a future for each."""
-        return {str(engine): self.on_one(str(engine), function, *args) for engine in self._client.ids}
-
-    def on_one(self, engine: str, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
-        """Call a function on one engine; :class:`EngineGoneError` in the future if there is no such engine any more."""
-        answer: Future[Any] = Future()
-
-        def pass_on(done: Future[Any]) -> None:
-            error = done.exception()
-            if error is None:
-                answer.set_result(done.result())
-            elif getattr(error, "ename", "") == "EngineError":  # ipyparallel's word for an engine that died
-                answer.set_exception(EngineGoneError(str(error)))
-            else:
-                answer.set_exception(error)
-
-        try:
-            self._client[int(engine)].apply_async(function, *args).add_done_callback(pass_on)
-        except (IndexError, ipp.error.NoEnginesRegistered) as error:
-            answer.set_exception(EngineGoneError(str(error)))
-        return answer
-
-
-class Owner(NamedTuple):
-    """The process that started a cluster: a number that is used again has another start time."""
-
-    host: str
-    pid: int
-    started: float
-
-    @classmethod
-    def me(cls) -> "Owner":
-        """Return this process."""
-        return cls(socket.gethostname(), os.getpid(), started())
-
-    def lives(self) -> bool:
-        """Say whether the process still runs; of a process on another host that cannot be denied from here."""
-        return self.host != socket.gethostname() or lives(self.pid, self.started)
-
-
-def read_owner(folder: Path) -> Owner | None:
-    """Return who started the cluster in a folder, or None if there is none."""
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return what the cluster in a folder says of itself: launcher, engines, since, and of, which names all it is."""
     try:
-        return Owner(**json.loads((folder / OWNER_FILE).read_text()))
+        return dict(json.loads((folder / SETTINGS_FILE).read_text()))
     except (OSError, ValueError, TypeError):
-        return None
+        return {}
 
 
-class Marked(NamedTuple):
-    """A process of a cluster: which one, and the process that started it."""
-
-    process: psutil.Process
-    folder: Path
-    owner: Owner
-
-
-def marked() -> list[Marked]:
-    """Return all processes of clusters on this machine that may be looked at."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ValueError):
-            mark = process.environ().get(MARK)
-            if mark and process.status() != psutil.STATUS_ZOMBIE:
-                folder, host, pid, started = mark.rsplit("|", 3)
-                found.append(Marked(process, Path(folder), Owner(host, int(pid), float(started))))
-    return found
-
-
-def end(processes: Iterable[psutil.Process], grace_s: float = 3.0) -> None:
-    """End processes: ask first, then kill."""
-    running = list(processes)
-    for signal_name in ("terminate", "kill"):
-        for process in running:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                getattr(process, signal_name)()
-        _, running = psutil.wait_procs(running, timeout=grace_s)
-
-
-def end_abandoned(clusters: Path) -> int:
-    """End what is left of clusters below a folder whose owner is dead, and return how many processes that were.
-
-    Jobs in a batch queue and engines behind ssh are ended by what ipyparallel wrote down of them. A cluster whose owner
-    lives, or is on another machine, is left alone.
-    """
-    abandoned = []
-    for folder in clusters.iterdir() if clusters.is_dir() else []:
-        owner = read_owner(folder)
-        if owner is not None and not owner.lives():
-            abandoned.append(folder)
-            for file in folder.glob("profile/security/cluster-*.json"):
-                _end_recorded(file)
-    left = [item.process for item in marked() if item.folder.parent == clusters and not item.owner.lives()]
-    end(left)
-    for folder in abandoned:
-        shutil.rmtree(folder, ignore_errors=True)
-    return len(left)
-
-
-def _end_recorded(file: Path) -> None:
-    """Cancel the jobs, and end the remote engines, that a cluster file names.
-
-    Processes on this machine are known by their marks: a number in a file may be somebody else's process by now.
-    """
+def answers(file: Path) -> bool:
+    """Say whether each process of the controller that a client would need accepts connections."""
     try:
-        document = json.loads(file.read_text())
-        if document["engines"]["class"] not in BATCH_SYSTEMS | {"ssh"}:
-            return
-        document.pop("controller", None)
+        told = json.loads(file.read_text())
+        if told.get("ssh"):  # behind a tunnel, which only a client makes
+            return True
+        address = disambiguate_ip_address(told["interface"].partition("://")[2], told.get("location"))
+        for name in PORTS:
+            socket.create_connection((address, told[name]), timeout=ANSWER_LIMIT_S).close()
     except (OSError, ValueError, KeyError):
-        return  # half-written: its owner died while it started
+        return False
+    return True
 
-    async def stop() -> None:
-        cluster = ipp.Cluster.from_dict(
-            document, cluster_file="", load_profile=False, log_level=logging.CRITICAL, config=Config()
-        )
-        await cluster.stop_engines()
 
-    _run_within(STOP_LIMIT_S, stop)
+def _is_controller(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "ipyparallel.controller" in process.cmdline()
+    return False
+
+
+def _left(times: deque[float], limit: int) -> int:
+    """Return how much of a budget is left; what was spent more than an hour ago is forgotten."""
+    while times and times[0] < time.monotonic() - BUDGET_S:
+        times.popleft()
+    return max(0, limit - len(times))
+
+
+@atexit.register
+def _end_open() -> None:
+    """End with this process the clusters that it has not stopped, but none of a process that it was forked from."""
+    for folder, pid in list(_open.items()):
+        if pid == os.getpid():
+            end_cluster(folder)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -412,25 +545,6 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return pool.submit(asyncio.run, work).result()
 
 
-def _run_within(limit_s: float, stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Stop something within a time, because a host or a scheduler may be silent; troubles are said in the log."""
-    problems: list[str] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(stop())
-        except Exception as error:
-            problems.append(_words(error))
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    if thread.is_alive():
-        problems.append(f"no answer within {limit_s:g} s")
-    for problem in problems:
-        logger.warning("a cluster could not be stopped in order (%s); its engines end by themselves", problem)
-
-
 @contextlib.contextmanager
 def _encrypted_is_enough() -> Iterator[None]:
     """Keep back the warning that messages are not signed: CurveZMQ takes the place of signatures."""
@@ -441,10 +555,6 @@ def _encrypted_is_enough() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 @contextlib.contextmanager
@@ -465,7 +575,7 @@ def _environment(folder: Path) -> Iterator[None]:
 
 def engine_environment(folder: Path) -> dict[str, str]:
     """Return what an engine's environment must hold, wherever it runs: quiet threads, and whose it is."""
-    return {**WORKER_ENVIRONMENT, MARK: "|".join(map(str, (folder, *Owner.me())))}
+    return {**WORKER_ENVIRONMENT, MARK: mark_of(folder, Owner.me())}
 
 
 def _path_with_this_python() -> str:
