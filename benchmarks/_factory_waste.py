@@ -1,0 +1,123 @@
+"""What is wasted: idle engines, the work around a calculation, and an order that leaves the longest to the end.
+
+Jobs keep one core busy for a stated processor time, so the ideal is known. Two batches on two engines: equal jobs of
+5 s and more, and sizes that differ 50-fold.
+
+in_program_fraction
+    Σ wall time in the program / (engines × time from the first start to the last end). The start of workers is in it.
+makespan_ratio
+    time from the first start to the last end, over max(Σ wall time in the program / engines, the longest).
+overhead_ms
+    processor time of everything (this process, the controller, engines, workers) outside the program while the batch
+    runs, a job; without the start of a worker, which is paid once (``worker_start_cpu_s``) and by the time of it
+    counted in the fraction.
+"""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import sqlalchemy as sa
+from _factory_work import burning
+
+from sddfkit.factory import Batch, Calculation, Cluster, Store
+from sddfkit.factory.cluster import marked
+from sddfkit.factory.store import attempts
+
+Row = dict[str, Any]
+ENGINES = 2
+LIMITS = {"timeout_s": 600.0, "memory_gib": 2.0}
+
+
+def waste(folder: Path, n_equal: int, seconds: float, n_varied: int, longest: float, rng: np.random.Generator) -> Row:
+    """Run both batches and say what was lost.
+
+    Parameters
+    ----------
+    n_equal, seconds
+        Jobs of `seconds` to 1.4 times that, s of processor time.
+    n_varied, longest
+        Jobs of `longest` / 50 to `longest`, s, as many in each factor of two.
+    """
+    folder.mkdir(parents=True)
+    equal = burning(seconds * (1.0 + 0.4 * rng.random(n_equal)))
+    sizes = longest * 50.0 ** -rng.random(n_varied)
+    sizes[:2] = longest, longest / 50.0
+    varied = burning(rng.permutation(sizes))
+    with Store(folder / "store.sqlite") as store:
+        equal_figures = _batch(store, folder, "equal", equal)
+        varied_figures = _batch(store, folder, "varied", varied)
+    return {
+        "in_program_fraction": equal_figures["in_program_fraction"],
+        "overhead_ms": equal_figures["overhead_ms"],
+        "makespan_ratio": varied_figures["makespan_ratio"],
+        "equal": {"seconds_each": [seconds, round(1.4 * seconds, 2)], **equal_figures},
+        "varied": {"seconds_each": [round(longest / 50, 3), longest], **varied_figures},
+    }
+
+
+def _batch(store: Store, folder: Path, name: str, asked: Sequence[Calculation]) -> Row:
+    """Run one batch on a cluster of its own, whose workers have yet to start."""
+    with Cluster(folder / "clusters" / name, engines=ENGINES) as cluster:
+        cluster.executor()
+        batch = Batch(store, name, **LIMITS)
+        batch.add(asked)
+        before, begun = _cpu_of_all(cluster), time.perf_counter()
+        outcome = batch.run(cluster.executor)
+        whole = time.perf_counter() - begun
+        spent = _cpu_of_all(cluster) - before
+    if outcome.computed != len(asked):
+        raise RuntimeError(f"{len(asked) - outcome.computed} of {len(asked)} jobs of the batch {name!r} were not computed")
+    keys = [item.key for item in asked]
+    tries = store.select(sa.select(attempts).where(attempts.c.key.in_(keys), attempts.c.state == "done"))
+    extras = [store.result(key)["extras"] for key in keys]
+    return {
+        "jobs": len(asked),
+        "wall_s": round(whole, 2),
+        **_times(tries),
+        **_overhead(spent, extras, [row["pid"] for row in sorted(tries, key=lambda row: keys.index(row["key"]))]),
+    }
+
+
+def _times(tries: Sequence[sa.RowMapping]) -> Row:
+    starts = [datetime.fromisoformat(row["started"]).timestamp() for row in tries]
+    ends = [datetime.fromisoformat(row["finished"]).timestamp() for row in tries]
+    walls = [row["wall_s"] for row in tries]
+    span = max(ends) - min(starts)
+    return {
+        "span_s": round(span, 2),
+        "program_wall_s": round(sum(walls), 2),
+        "in_program_fraction": round(sum(walls) / (ENGINES * span), 4),
+        "makespan_ratio": round(span / max(sum(walls) / ENGINES, *walls), 4),
+    }
+
+
+def _overhead(spent: float, extras: Sequence[Row], pids: Sequence[int]) -> Row:
+    """Share out the processor time: the program's, the start of the workers', and the rest, which is ours."""
+    starts: dict[int, float] = {}
+    for pid, found in zip(pids, extras, strict=True):
+        starts[pid] = min(found["before_cpu_s"], starts.get(pid, float("inf")))
+    program = sum(found["program_cpu_s"] for found in extras)
+    return {
+        "program_cpu_s": round(program, 2),
+        "workers": len(starts),
+        "worker_start_cpu_s": round(sum(starts.values()) / len(starts), 2),
+        "overhead_ms": round(1e3 * (spent - program - sum(starts.values())) / len(extras), 1),
+        "overhead_with_start_ms": round(1e3 * (spent - program) / len(extras), 1),
+    }
+
+
+def _cpu_of_all(cluster: Cluster) -> float:
+    """Processor time so far of this process and of the cluster's, with the children that have ended, s."""
+    spent = time.process_time()
+    for item in marked():
+        if item.folder == cluster.folder:
+            with contextlib.suppress(psutil.Error):
+                times = item.process.cpu_times()
+                spent += times.user + times.system + times.children_user + times.children_system
+    return spent
