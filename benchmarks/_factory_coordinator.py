@@ -28,7 +28,10 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     root, engines = Path(sys.argv[1]), int(sys.argv[2])
     asked = [Calculation(**json.loads(line)) for line in (root / ASKED).read_text().splitlines()]
-    with Store(root / "store.sqlite", wait_s=60.0) as store, Cluster(root / "clusters" / "kill", engines=engines) as cluster:
+    with (
+        Store(root / "store.sqlite", wait_s=60.0) as store,
+        Cluster(root / "clusters" / "kill", engines=engines) as cluster,
+    ):
         batch = Batch(store, BATCH, timeout_s=TIMEOUT_S, memory_gib=MEMORY_GIB)
         known = batch.add(asked)
         outcome = batch.run(cluster.executor)

@@ -1,6 +1,6 @@
-"""Kill rounds: SIGKILL to engines, workers, controller and coordinator while a batch runs; is anything lost or repeated?
+"""Kill rounds: SIGKILL to engines, workers, controller and coordinator of a running batch; is anything lost, repeated?
 
-One round is one SIGKILL to one process. Each has a share of the batch: it comes when so much of the work is on the disk,
+One round is one SIGKILL to one process. Each has its share of the batch: it comes when so much of the work is on disk,
 after a random delay, so that rounds are spread over the batch's life, sometimes one upon the other. Work is counted in
 results, a DFT result as nine of GFN2-xTB: half of the time goes there. Victims are drawn in turn (each kind equally
 often); the processes of a kind have equal chances. Whoever ends before the batch is done is started again, as a person
@@ -308,7 +308,9 @@ class _Run:
         with Store(self.folder / "store.sqlite", read_only=True) as store:
             asked = {r["key"] for r in store.select(sa.select(requests.c.key).where(requests.c.batch == BATCH))}
             there = {row["key"]: row["ingested"] for row in store.select(sa.select(results.c.key, results.c.ingested))}
-            tries = store.select(sa.select(attempts.c.key, attempts.c.state, attempts.c.started, attempts.c.error_class))
+            tries = store.select(
+                sa.select(attempts.c.key, attempts.c.state, attempts.c.started, attempts.c.error_class)
+            )
             verdict = verify(store)
         first = {key: min(self.seen.get(key, float("inf")), _seconds(at)) for key, at in there.items()}
         again = {row["key"] for row in tries if row["key"] in first and _seconds(row["started"]) > first[row["key"]]}
@@ -321,6 +323,7 @@ class _Run:
             "rounds": len(self.kills),
             "kills": {kind: kinds[kind] for kind in KINDS},
             "moments": [kill._asdict() for kill in self.kills],
+            "on_disk_s": [round(at - self.started, 2) for at in sorted(first.values())],
             "seconds": round(time.time() - self.started, 1),
             "coordinator_starts": self.starts,
             "coordinator_ends": dict(self.ended),

@@ -237,7 +237,11 @@ def _parsl(scratch: Path) -> Iterator[Mapper]:
         provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1),
     )
     config = Config(
-        executors=[engines], run_dir=str(scratch / "runinfo"), strategy="none", initialize_logging=False, usage_tracking=0
+        executors=[engines],
+        run_dir=str(scratch / "runinfo"),
+        strategy="none",
+        initialize_logging=False,
+        usage_tracking=0,
     )
     with parsl.load(config):
 

@@ -28,7 +28,7 @@ TEMPLATE = "template.json"
 
 
 class AnswersAtOnce:
-    """An executor whose engines take no time: outcomes lie in the spool before `submit` returns; ``own_s`` is left out."""
+    """An executor whose engines take no time: outcomes are in the spool when `submit` returns, which took ``own_s``."""
 
     def __init__(self, root: Path) -> None:
         self.template = json.loads((root / TEMPLATE).read_text())

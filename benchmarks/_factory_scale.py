@@ -131,7 +131,9 @@ def _dedupe(folder: Path, queued: int, finished: int) -> Row:
         for_good = done.submit((water(number) for number in range(finished)), level("gfn2"), chosen).known
         outcome = done.run(never)
         if (_count(store), for_good, outcome.computed) != (before, finished, 0):
-            raise RuntimeError(f"asking again made {_count(store) - before} new calculations, {outcome.computed} computed")
+            raise RuntimeError(
+                f"asking again made {_count(store) - before} new calculations, {outcome.computed} computed"
+            )
     return {"dedupe_s": round(from_records, 2), "dedupe_by_key_s": round(spent, 2), "deduped": queued}
 
 
@@ -153,5 +155,3 @@ def _rate(folder: Path, tasks: int) -> Row:
         if outcome.computed != tasks:
             raise RuntimeError(f"{outcome.computed} of {tasks} constants were computed")
     return {"tasks": tasks, "tasks_per_s": round(tasks / seconds, 1)}
-
-

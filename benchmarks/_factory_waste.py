@@ -72,7 +72,9 @@ def _batch(store: Store, folder: Path, name: str, asked: Sequence[Calculation]) 
         whole = time.perf_counter() - begun
         spent = _cpu_of_all(cluster) - before
     if outcome.computed != len(asked):
-        raise RuntimeError(f"{len(asked) - outcome.computed} of {len(asked)} jobs of the batch {name!r} were not computed")
+        raise RuntimeError(
+            f"{len(asked) - outcome.computed} of {len(asked)} jobs of the batch {name!r} were not computed"
+        )
     keys = [item.key for item in asked]
     tries = store.select(sa.select(attempts).where(attempts.c.key.in_(keys), attempts.c.state == "done"))
     extras = [store.result(key)["extras"] for key in keys]

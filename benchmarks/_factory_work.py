@@ -43,7 +43,11 @@ def environment() -> None:
     from sddfkit.qc.child import ONE_THREAD
 
     os.environ.update(ONE_THREAD)
-    folders = [str(BENCHMARKS.parent), str(BENCHMARKS), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    folders = [
+        str(BENCHMARKS.parent),
+        str(BENCHMARKS),
+        *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)),
+    ]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
     if str(BENCHMARKS) not in sys.path:
         sys.path.insert(0, str(BENCHMARKS))
@@ -88,7 +92,7 @@ def shipped(name: str) -> dict[str, str]:
 
 
 def water(number: int) -> Structure:
-    """Water number so and so: bond lengths and angle differ by some 1e-7 Å, so that each is a calculation of its own."""
+    """Water number so and so: they differ by some 1e-7 Å, so that each is a calculation of its own."""
     z = np.array([8, 1, 1], dtype=np.int32)
     shift = 1e-7 * number
     x = np.array([[0.0, 0.0, 0.1173], [0.0, 0.7572 + shift, -0.4692], [0.0, -0.7572, -0.4692]])
@@ -158,4 +162,3 @@ def burning(seconds: Sequence[float]) -> list[Calculation]:
 def _distorted(structures: Sequence[Structure], rng: np.random.Generator) -> list[Structure]:
     """Rigid molecules have one conformer only: move each atom by some 0.02 Å, so that each is another calculation."""
     return [s._replace(positions=s.positions + rng.normal(scale=0.02, size=s.positions.shape)) for s in structures]
-
