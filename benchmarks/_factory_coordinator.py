@@ -10,7 +10,9 @@ import logging
 import sys
 from pathlib import Path
 
-from sddfkit.factory import Batch, Calculation, Cluster, Store
+from _factory_work import calculations, read_tasks
+
+from sddfkit.factory import Batch, Cluster, Store
 
 BATCH = "kill rounds"
 ASKED = "asked.jsonl"
@@ -18,16 +20,11 @@ TIMEOUT_S = 300.0  # of a calculation that takes seconds
 MEMORY_GIB = 2.0
 
 
-def write_asked(root: Path, asked: list[Calculation]) -> None:
-    """Write the calculations where a coordinator finds them."""
-    (root / ASKED).write_text("".join(json.dumps(item._asdict()) + "\n" for item in asked))
-
-
 def main() -> None:
     """Run the batch to its end."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     root, engines = Path(sys.argv[1]), int(sys.argv[2])
-    asked = [Calculation(**json.loads(line)) for line in (root / ASKED).read_text().splitlines()]
+    asked = calculations(read_tasks(root / ASKED))
     with (
         Store(root / "store.sqlite", wait_s=60.0) as store,
         Cluster(root / "clusters" / "kill", engines=engines) as cluster,

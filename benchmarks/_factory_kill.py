@@ -41,13 +41,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import sqlalchemy as sa
-from _factory_coordinator import BATCH, write_asked
-from _factory_work import BENCHMARKS, mixed
+from _factory_coordinator import ASKED, BATCH
+from _factory_work import BENCHMARKS, calculations, mixed, write_tasks
 
 from sddfkit.factory import Calculation, Store, StoreError
+from sddfkit.factory import store as tables
 from sddfkit.factory.ingest import collect
 from sddfkit.factory.reopen import reopen
-from sddfkit.factory.store import attempts, calculations, requests, results
 from sddfkit.factory.verify import verify
 from sddfkit.qc.spool import read_outcome
 
@@ -88,9 +88,9 @@ def kill_rounds(folder: Path, rounds: int, n_jobs: int, seed: int) -> Row:
     """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    asked, about = mixed(n_jobs, 0.1, rng)
-    write_asked(folder, asked)
-    run = _Run(folder, asked)
+    tasks, about = mixed(n_jobs, 0.1, rng)
+    write_tasks(folder / ASKED, tasks)
+    run = _Run(folder, calculations(tasks))
     try:
         for number, (share, kind) in enumerate(zip(_shares(rounds, rng), _kinds(rounds, rng), strict=True), 1):
             if not run.reach(share):
@@ -219,7 +219,7 @@ class _Run:
                 self.reader = Store(self.folder / "store.sqlite", read_only=True)
         if self.reader is not None:
             with contextlib.suppress(StoreError):
-                found |= {row["key"] for row in self.reader.select(sa.select(results.c.key))}
+                found |= {row["key"] for row in self.reader.select(sa.select(tables.results.c.key))}
         return found & self.weights.keys()
 
     def _look_at_markers(self) -> None:
@@ -272,7 +272,7 @@ class _Run:
     def reopen_held(self) -> int:
         """Put back what was set aside because two workers were killed under it, and run that."""
         with Store(self.folder / "store.sqlite") as store:
-            held = sa.select(calculations.c.key).where(calculations.c.state == "held")
+            held = sa.select(tables.calculations.c.key).where(tables.calculations.c.state == "held")
             keys = [row["key"] for row in store.select(held)]
             if keys:
                 reopen(store, keys=keys)
@@ -306,10 +306,20 @@ class _Run:
     def figures(self, orphans: list[str]) -> Row:
         """Compare what was asked for with what is there."""
         with Store(self.folder / "store.sqlite", read_only=True) as store:
-            asked = {r["key"] for r in store.select(sa.select(requests.c.key).where(requests.c.batch == BATCH))}
-            there = {row["key"]: row["ingested"] for row in store.select(sa.select(results.c.key, results.c.ingested))}
+            asked = {
+                r["key"] for r in store.select(sa.select(tables.requests.c.key).where(tables.requests.c.batch == BATCH))
+            }
+            there = {
+                row["key"]: row["ingested"]
+                for row in store.select(sa.select(tables.results.c.key, tables.results.c.ingested))
+            }
             tries = store.select(
-                sa.select(attempts.c.key, attempts.c.state, attempts.c.started, attempts.c.error_class)
+                sa.select(
+                    tables.attempts.c.key,
+                    tables.attempts.c.state,
+                    tables.attempts.c.started,
+                    tables.attempts.c.error_class,
+                )
             )
             verdict = verify(store)
         first = {key: min(self.seen.get(key, float("inf")), _seconds(at)) for key, at in there.items()}

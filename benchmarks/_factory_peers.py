@@ -24,7 +24,7 @@ from typing import Any
 
 import _factory_tasks as tasks
 import numpy as np
-from _factory_work import BENCHMARKS, constants, environment, sized
+from _factory_work import BENCHMARKS, Task, calculations, constants, environment, read_tasks, sized, waters, write_tasks
 
 Row = dict[str, Any]
 Mapper = Callable[[Callable[..., Any], Sequence[Any]], list[Any]]
@@ -46,14 +46,9 @@ def peers(folder: Path, n_mixed: int, trivial: Sequence[int], limit_s: float, rn
         Time for one system and one number of tasks; a longer list is not tried after a shorter one took half of it.
     """
     folder.mkdir(parents=True)
-    mixed = sized(n_mixed, rng)
-    mixed = [mixed[i] for i in rng.permutation(len(mixed))]
-    work = {
-        "mixed": [item._asdict() for item in mixed],
-        "same": [item._asdict() for item in constants(trivial[0])],
-        "trivial": list(trivial),
-        "limit_s": limit_s,
-    }
+    write_tasks(folder / "mixed.jsonl", sized(n_mixed, rng))
+    write_tasks(folder / "same.jsonl", [Task("Constant", one) for one in waters(0, trivial[0])])
+    work = {"mixed": "mixed.jsonl", "same": "same.jsonl", "trivial": list(trivial), "limit_s": limit_s}
     (folder / "work.json").write_text(json.dumps(work))
     found = {system: _one(folder, system, limit_s * (2 + len(trivial))) for system in NEEDS}
     energies = {name: row["mixed"].pop("energies") for name, row in found.items() if "mixed" in row}
@@ -89,6 +84,7 @@ def main() -> None:
     environment()
     system, file = sys.argv[1], Path(sys.argv[2])
     work = json.loads(file.read_text())
+    work |= {name: read_tasks(file.parent / work[name]) for name in ("mixed", "same")}
     scratch = Path(tempfile.mkdtemp(prefix=f"{system}-", dir=file.parent))
     try:
         print(json.dumps(_ours(scratch, work) if system == "ours" else _theirs(SYSTEMS[system], scratch, work)))
@@ -98,13 +94,12 @@ def main() -> None:
 
 def _theirs(system: Callable[[Path], Any], scratch: Path, work: Row) -> Row:
     with system(scratch) as mapper:
-        warm = [item["input"] for item in work["same"][:20]]
-        mapper(tasks.compute, [*warm, *[item["input"] for item in work["mixed"][:4]]])
-        answers, seconds = _timed(mapper, tasks.compute, [item["input"] for item in work["mixed"]])
+        mixed, same = ([item.input for item in calculations(work[name])] for name in ("mixed", "same"))
+        mapper(tasks.compute, [*same[:20], *mixed[:4]])
+        answers, seconds = _timed(mapper, tasks.compute, mixed)
         energies = [answer["result"]["properties"]["return_energy"] for answer in answers]
         found = {"mixed": {**_efficiency([a["wall_s"] for a in answers], seconds), "energies": energies}}
-        _, seconds = _timed(mapper, tasks.compute, [item["input"] for item in work["same"]])
-        found["same trivial"] = _rate(len(work["same"]), seconds)
+        found["same trivial"] = _rate(len(same), _timed(mapper, tasks.compute, same)[1])
         found["trivial"] = []
         for n in work["trivial"]:
             answers, seconds = _timed(mapper, tasks.constant, range(n))
@@ -133,36 +128,26 @@ def _ours(scratch: Path, work: Row) -> Row:
                 raise RuntimeError(f"{outcome.computed} of {len(asked)} computed")
             return time.perf_counter() - begun
 
-        mixed = [Calculation(**item) for item in work["mixed"]]
-        run("warm", constants(20, first=10_000_000))
-        run("warm, too", _turned(mixed[:4]))
+        mixed = calculations(work["mixed"])
+        run("warm", [*constants(10_000_000, 20), *calculations(_turned(work["mixed"][:4]))])
         seconds = run("mixed", mixed)
         keys = [item.key for item in mixed]
         walls = store.select(sa.select(attempts.c.wall_s).where(attempts.c.key.in_(keys), attempts.c.state == "done"))
         energies = [store.result(key)["properties"]["return_energy"] for key in keys]
         found: Row = {"mixed": {**_efficiency([r["wall_s"] for r in walls], seconds), "energies": energies}}
-        found["same trivial"] = _rate(len(work["same"]), run("same", [Calculation(**item) for item in work["same"]]))
+        found["same trivial"] = _rate(len(work["same"]), run("same", calculations(work["same"])))
         found["trivial"] = []
         for number, n in enumerate(work["trivial"], 1):
-            seconds = run(f"trivial {n}", constants(n, first=1_000_000 * number))
+            seconds = run(f"trivial {n}", constants(1_000_000 * number, n))
             found["trivial"].append(_rate(n, seconds))
             if 10 * seconds > work["limit_s"]:
                 break
     return found
 
 
-def _turned(some: Sequence[Any]) -> list[Any]:
-    """The same molecules with another key, so that warming up does not know the answers beforehand."""
-    from qcelemental.models.v2 import AtomicInput
-
-    from sddfkit.qc import content_key
-
-    found = []
-    for item in some:
-        x = np.reshape(item.input["molecule"]["geometry"], (-1, 3))[:, [1, 2, 0]]
-        document = {**item.input, "molecule": {**item.input["molecule"], "geometry": x.ravel().tolist()}}
-        found.append(item._replace(key=content_key(AtomicInput(**document), item.program_version), input=document))
-    return found
+def _turned(some: Sequence[Task]) -> list[Task]:
+    """The same molecules in another frame, so that warming up does not know the answers beforehand."""
+    return [Task(name, one._replace(positions=one.positions[:, [1, 2, 0]])) for name, one in some]
 
 
 def _timed(mapper: Mapper, function: Callable[..., Any], items: Sequence[Any]) -> tuple[list[Any], float]:

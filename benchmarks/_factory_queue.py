@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _factory_work import environment, level, many
+from _factory_work import environment, level, planned, waters
 
 from sddfkit.factory import Batch, Store
 from sddfkit.qc.spool import spool_path, write_outcome
@@ -71,9 +71,9 @@ def main() -> None:
     with Store(root / "store.sqlite") as store:
         batch = Batch(store, BATCH)
         there = batch.open_count()
-        stream = many(first + there, queued - there, level("gfn2"))
         submits = []
-        while some := list(islice(stream, ADDED_AT_ONCE)):
+        for start in range(there, queued, ADDED_AT_ONCE):
+            some = planned(waters(first + start, min(ADDED_AT_ONCE, queued - start)), level("gfn2"))
             begun = time.perf_counter()
             batch.add(some)
             submits.append(1e3 * (time.perf_counter() - begun) / len(some))

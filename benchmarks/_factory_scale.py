@@ -10,13 +10,12 @@ import os
 import subprocess
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from _factory_queue import TEMPLATE, outcome_of
-from _factory_work import BENCHMARKS, constants, level, many, planned, water
+from _factory_work import BENCHMARKS, constants, level, planned, water, waters
 
 from sddfkit.factory import Batch, Cluster, Store
 from sddfkit.factory.ingest import collect
@@ -28,6 +27,7 @@ from sddfkit.qc.spool import spool_path
 Row = dict[str, Any]
 ENGINES = 2
 CHECKED = 200
+AT_ONCE = 1000
 
 
 def scale(folder: Path, queued: int, finished: int, tasks: int) -> Row:
@@ -73,8 +73,8 @@ def _ingest(folder: Path, template: Row, n: int) -> Row:
     """Results per second from files in the spool to rows on the disk."""
     with Store(folder / "store.sqlite") as store:
         batch = Batch(store, "finished")
-        stream = many(0, n, level("gfn2"))
-        while some := list(islice(stream, 1000)):
+        for start in range(0, n, AT_ONCE):
+            some = planned(waters(start, min(AT_ONCE, n - start)), level("gfn2"))
             batch.add(some)
             for item in some:
                 path = spool_path(store.spool, item.key)
@@ -115,20 +115,20 @@ def _dedupe(folder: Path, queued: int, finished: int) -> Row:
     with Store(folder / "store.sqlite") as store:
         before = _count(store)
         chosen = level("gfn2").choose()
-        waters = [water(number) for number in range(finished, finished + queued)]
+        known = waters(finished, queued)
         again = Batch(store, "again")
         begun = time.perf_counter()
-        again.submit(waters, level("gfn2"), chosen)
+        again.submit(known, level("gfn2"), chosen)
         from_records = time.perf_counter() - begun
         keys = Batch(store, "once more")
         spent = 0.0
-        stream = many(finished, queued, level("gfn2"))
-        while some := list(islice(stream, 1000)):
+        for start in range(0, queued, AT_ONCE):
+            some = planned(known[start : start + AT_ONCE], level("gfn2"))
             begun = time.perf_counter()
             keys.add(some)
             spent += time.perf_counter() - begun
         done = Batch(store, "what is done")
-        for_good = done.submit((water(number) for number in range(finished)), level("gfn2"), chosen).known
+        for_good = done.submit(waters(0, finished), level("gfn2"), chosen).known
         outcome = done.run(never)
         if (_count(store), for_good, outcome.computed) != (before, finished, 0):
             raise RuntimeError(
@@ -145,10 +145,10 @@ def _rate(folder: Path, tasks: int) -> Row:
     """Calculations that return a constant per second, from the first submission to the last row, engines warm."""
     with Store(folder / "store.sqlite") as store, Cluster(folder / "clusters" / "rate", engines=ENGINES) as cluster:
         warm = Batch(store, "warm")
-        warm.add(constants(40))
+        warm.add(constants(0, 40))
         warm.run(cluster.executor)
         batch = Batch(store, "rate")
-        batch.add(constants(tasks, first=40))
+        batch.add(constants(40, tasks))
         begun = time.perf_counter()
         outcome = batch.run(cluster.executor)
         seconds = time.perf_counter() - begun

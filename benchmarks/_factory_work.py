@@ -1,5 +1,6 @@
 """What the benchmark of the factory computes: real molecules at real levels, and toys that are told what to cost."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,12 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from qcelemental.models.v2 import AtomicInput
 
 from sddfkit.factory import Calculation, plan
-from sddfkit.qc import Level, content_key
+from sddfkit.qc import Level
 from sddfkit.qc.errors import ProgramBrokenError, ProgramMissingError
-from sddfkit.units import BOHR_TO_ANGSTROM
 
 BENCHMARKS = Path(__file__).parent
 DFT_MOLECULES = {"water": "O", "methane": "C", "ammonia": "N", "hydrogen cyanide": "C#N", "hydrogen fluoride": "F"}
@@ -99,6 +98,44 @@ def water(number: int) -> Structure:
     return Structure(f"water {number}", "water", "water", 0, 1, z, x)
 
 
+class Task(NamedTuple):
+    """A structure and the level that it is asked for at: the file of a level that ships, or the name of a toy."""
+
+    level: str
+    structure: Structure
+
+
+def write_tasks(path: Path, tasks: Sequence[Task]) -> None:
+    """Write tasks for another process."""
+    with path.open("w") as file:
+        for level_name, s in tasks:
+            arrays = {"atomic_numbers": s.atomic_numbers.tolist(), "positions": s.positions.tolist()}
+            file.write(json.dumps([level_name, {**s._asdict(), **arrays}]) + "\n")
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """Read what `write_tasks` wrote."""
+    return [Task(name, _structure(document)) for name, document in map(json.loads, path.read_text().splitlines())]
+
+
+def _structure(document: dict[str, Any]) -> Structure:
+    arrays = {
+        "atomic_numbers": np.array(document["atomic_numbers"], dtype=np.int32),
+        "positions": np.array(document["positions"], dtype=float),
+    }
+    return Structure(**{**document, **arrays})
+
+
+def calculations(tasks: Sequence[Task]) -> list[Calculation]:
+    """Plan tasks, in their order."""
+    found: dict[int, Calculation] = {}
+    for name in dict.fromkeys(task.level for task in tasks):
+        places = [i for i, task in enumerate(tasks) if task.level == name]
+        at = toy(name) if name == "Constant" else level(name)
+        found |= dict(zip(places, planned([tasks[i].structure for i in places], at), strict=True))
+    return [found[i] for i in range(len(tasks))]
+
+
 def planned(structures: Sequence[Structure], at: Level) -> list[Calculation]:
     """Calculations of all structures; a refusal would be a mistake of this benchmark."""
     calculations, refusals = plan(structures, at, at.choose())
@@ -107,7 +144,7 @@ def planned(structures: Sequence[Structure], at: Level) -> list[Calculation]:
     return [item._replace(record_id=None) for item in calculations]  # no table of records is kept here
 
 
-def mixed(n: int, dft_share: float, rng: np.random.Generator) -> tuple[list[Calculation], dict[str, Any]]:
+def mixed(n: int, dft_share: float, rng: np.random.Generator) -> tuple[list[Task], dict[str, Any]]:
     """A batch of GFN2-xTB and small DFT calculations; without a DFT program it is GFN2-xTB alone, and says so."""
     n_dft = round(n * dft_share)
     at = level("wb97x_631gd")
@@ -116,38 +153,31 @@ def mixed(n: int, dft_share: float, rng: np.random.Generator) -> tuple[list[Calc
     except (ProgramMissingError, ProgramBrokenError) as error:
         chosen, n_dft = f"none: {error}", 0
     small = list(molecules(DFT_MOLECULES, -(-n_dft // len(DFT_MOLECULES)) or 1, rng))
-    dft = planned(_distorted(small, rng)[:n_dft], at)
+    dft = [Task("wb97x_631gd", one) for one in _distorted(small, rng)[:n_dft]]
     names = shipped("demo")
     many = list(molecules(names, -(-(n - n_dft) // len(names)), rng))
     order = rng.permutation(len(many))[: n - n_dft]
-    gfn2 = planned([many[i] for i in order], level("gfn2"))
+    gfn2 = [Task("gfn2", many[i]) for i in order]
     return [*dft, *gfn2], {"gfn2": len(gfn2), "dft": len(dft), "dft_level": at.name, "dft_program": chosen}
 
 
-def sized(n: int, rng: np.random.Generator) -> list[Calculation]:
+def sized(n: int, rng: np.random.Generator) -> list[Task]:
     """GFN2-xTB from methanol to imatinib: the real batch of varied sizes."""
     drugs = list(molecules(DRUGS, max(1, n // 3 // len(DRUGS)), rng))
     small = list(molecules(shipped("demo"), 1, rng))
     chosen = [small[i] for i in rng.permutation(len(small))[: max(1, n - len(drugs))]]
-    return planned([*drugs, *chosen][:n], level("gfn2"))
+    some = [*drugs, *chosen][:n]
+    return [Task("gfn2", some[i]) for i in rng.permutation(len(some))]
 
 
-def constants(n: int, first: int = 0) -> list[Calculation]:
+def waters(first: int, n: int) -> list[Structure]:
+    """So many waters, from number `first`."""
+    return [water(number) for number in range(first, first + n)]
+
+
+def constants(first: int, n: int) -> list[Calculation]:
     """Calculations that return a constant."""
-    return planned([water(first + i) for i in range(n)], toy("Constant"))
-
-
-def many(first: int, n: int, at: Level) -> Iterator[Calculation]:
-    """As `planned` for waters, but fast: all inputs are the first one with another geometry."""
-    (template,) = planned([water(first)], at)
-    version = at.choose().version
-    given = AtomicInput(**template.input)
-    for number in range(first, first + n):
-        geometry = np.round(water(number).positions / BOHR_TO_ANGSTROM, 8)
-        molecule = given.molecule.model_copy(update={"geometry": geometry})
-        document = {**template.input, "molecule": {**template.input["molecule"], "geometry": geometry.ravel().tolist()}}
-        key = content_key(given.model_copy(update={"molecule": molecule}), version)
-        yield template._replace(key=key, label=f"water {number}", input=document)
+    return planned(waters(first, n), toy("Constant"))
 
 
 def burning(seconds: Sequence[float]) -> list[Calculation]:
