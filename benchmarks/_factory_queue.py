@@ -2,8 +2,8 @@
 
     python benchmarks/_factory_queue.py ROOT QUEUED FIRST TASKS
 
-Fills the queue of ROOT/store.sqlite up to QUEUED calculations (water number FIRST and on), then hands out and takes in
-TASKS of them with an executor that answers at once. Prints one JSON object.
+Fills the queue of ROOT/store.sqlite up to QUEUED calculations (water number FIRST and on), adds some more by the clock,
+then hands out and takes in TASKS of them with an executor that answers at once. Prints one JSON object.
 """
 
 import json
@@ -17,13 +17,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import sqlalchemy as sa
 from _factory_work import environment, level, planned, waters
 
 from sddfkit.factory import Batch, Store
+from sddfkit.factory.store import requests
 from sddfkit.qc.spool import spool_path, write_outcome
 
 BATCH = "queue"
-ADDED_AT_ONCE = 1000
+FILLED_AT_ONCE = 1000
+ADDED = 200
+REPEATS = 5
 TEMPLATE = "template.json"
 
 
@@ -70,15 +74,16 @@ def main() -> None:
     root, queued, first, tasks = Path(sys.argv[1]), *map(int, sys.argv[2:])
     with Store(root / "store.sqlite") as store:
         batch = Batch(store, BATCH)
-        there = batch.open_count()
+        for start in range(_asked(store), queued, FILLED_AT_ONCE):
+            batch.add(planned(waters(first + start, min(FILLED_AT_ONCE, queued - start)), level("gfn2")))
         submits = []
-        for start in range(there, queued, ADDED_AT_ONCE):
-            some = planned(waters(first + start, min(ADDED_AT_ONCE, queued - start)), level("gfn2"))
+        for _ in range(REPEATS):
+            some = planned(waters(first + _asked(store), ADDED), level("gfn2"))
             begun = time.perf_counter()
             batch.add(some)
             submits.append(1e3 * (time.perf_counter() - begun) / len(some))
         looks = []
-        for _ in range(5):
+        for _ in range(REPEATS):
             begun = time.perf_counter()
             there = batch.open_count()
             looks.append(1e3 * (time.perf_counter() - begun))
@@ -91,7 +96,7 @@ def main() -> None:
         json.dumps(
             {
                 "queued": there,
-                "submit_ms": round(median(submits[-5:]), 4) if submits else None,
+                "submit_ms": round(median(submits), 4),
                 "count_ms": round(median(looks), 3),
                 "status_ms": looked,
                 "first_job_ms": round(1e3 * (engines.moments[0] - begun), 1),
@@ -100,6 +105,12 @@ def main() -> None:
             }
         )
     )
+
+
+def _asked(store: Store) -> int:
+    """How many calculations the batch has asked for so far, done ones as well."""
+    statement = sa.select(sa.func.count().label("n")).select_from(requests).where(requests.c.batch == BATCH)
+    return int(store.select(statement)[0]["n"])
 
 
 def _some(steps: Iterator[None], number: int) -> Iterator[None]:
@@ -111,7 +122,7 @@ def _progress_ms(store: Store) -> float | None:
     from sddfkit.factory.progress import progress
 
     times = []
-    for _ in range(5):
+    for _ in range(REPEATS):
         begun = time.perf_counter()
         progress(store, BATCH)
         times.append(1e3 * (time.perf_counter() - begun))

@@ -59,7 +59,7 @@ def _waste(waste: Row) -> list[str]:
 def _scale(scale: Row) -> list[str]:
     columns = ("queued", "finished", "submit_ms", "status_ms", "count_ms", "first_job_ms", "next_job_ms", "peak_rss_mb")
     rows = [[_number(row[name]) for name in columns] for row in scale["queue"]]
-    names = ("tasks_per_s", "ingest_per_s", "dedupe_s", "dedupe_by_key_s")
+    names = ("tasks_per_s", "cpu_ms_per_task", "ingest_per_s", "ingest_cpu_ms", "dedupe_s", "dedupe_by_key_s")
     return [
         "## Growth",
         "submit and next job: ms per calculation; status: all numbers of the live table.",

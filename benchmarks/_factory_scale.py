@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from _factory_queue import TEMPLATE, outcome_of
+from _factory_waste import cpu_of_all
 from _factory_work import BENCHMARKS, constants, level, planned, water, waters
 
 from sddfkit.factory import Batch, Cluster, Store
@@ -80,9 +81,9 @@ def _ingest(folder: Path, template: Row, n: int) -> Row:
                 path = spool_path(store.spool, item.key)
                 path.write_text(json.dumps(outcome_of(template, item.key, item.input)))
         os.sync()
-        begun = time.perf_counter()
+        begun, spent = time.perf_counter(), time.process_time()
         taken = collect(store)
-        seconds = time.perf_counter() - begun
+        seconds, spent = time.perf_counter() - begun, time.process_time() - spent
         there = store.select(sa.select(sa.func.count().label("n")).select_from(results))[0]["n"]
         left = sum(1 for _ in store.spool.glob("*.json"))
         if (taken, there, left) != (n, n, 0):
@@ -95,7 +96,7 @@ def _ingest(folder: Path, template: Row, n: int) -> Row:
         )
         if problems := list(filter(None, map(wrong_result, rows))):
             raise RuntimeError(f"what was taken in is wrong: {problems[0]}")
-    return {"ingested": n, "ingest_per_s": round(n / seconds)}
+    return {"ingested": n, "ingest_per_s": round(n / seconds), "ingest_cpu_ms": round(1e3 * spent / n, 3)}
 
 
 def _queue(folder: Path, queued: int, finished: int) -> Row:
@@ -149,9 +150,13 @@ def _rate(folder: Path, tasks: int) -> Row:
         warm.run(cluster.executor)
         batch = Batch(store, "rate")
         batch.add(constants(40, tasks))
-        begun = time.perf_counter()
+        before, begun = cpu_of_all(cluster), time.perf_counter()
         outcome = batch.run(cluster.executor)
-        seconds = time.perf_counter() - begun
+        seconds, spent = time.perf_counter() - begun, cpu_of_all(cluster) - before
         if outcome.computed != tasks:
             raise RuntimeError(f"{outcome.computed} of {tasks} constants were computed")
-    return {"tasks": tasks, "tasks_per_s": round(tasks / seconds, 1)}
+    return {
+        "tasks": tasks,
+        "tasks_per_s": round(tasks / seconds, 1),
+        "cpu_ms_per_task": round(1e3 * spent / tasks, 2),
+    }

@@ -67,10 +67,10 @@ def _batch(store: Store, folder: Path, name: str, asked: Sequence[Calculation]) 
         cluster.executor()
         batch = Batch(store, name, **LIMITS)
         batch.add(asked)
-        before, begun = _cpu_of_all(cluster), time.perf_counter()
+        before, begun = cpu_of_all(cluster), time.perf_counter()
         outcome = batch.run(cluster.executor)
         whole = time.perf_counter() - begun
-        spent = _cpu_of_all(cluster) - before
+        spent = cpu_of_all(cluster) - before
     if outcome.computed != len(asked):
         raise RuntimeError(
             f"{len(asked) - outcome.computed} of {len(asked)} jobs of the batch {name!r} were not computed"
@@ -114,7 +114,7 @@ def _overhead(spent: float, extras: Sequence[Row], pids: Sequence[int]) -> Row:
     }
 
 
-def _cpu_of_all(cluster: Cluster) -> float:
+def cpu_of_all(cluster: Cluster) -> float:
     """Processor time so far of this process and of the cluster's, with the children that have ended, s."""
     spent = time.process_time()
     for item in marked():
