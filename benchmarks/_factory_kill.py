@@ -34,13 +34,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import sqlalchemy as sa
+from _factory_account import account
 from _factory_coordinator import ASKED, BATCH
 from _factory_work import BENCHMARKS, calculations, mixed, write_tasks
 
@@ -48,8 +48,7 @@ from sddfkit.factory import Calculation, Store, StoreError
 from sddfkit.factory import store as tables
 from sddfkit.factory.ingest import collect
 from sddfkit.factory.reopen import reopen
-from sddfkit.factory.verify import verify
-from sddfkit.qc.spool import read_outcome
+from sddfkit.qc.spool import TOKEN_FILE, read_outcome
 
 Row = dict[str, Any]
 KINDS = ("engine", "worker", "controller", "coordinator")
@@ -106,24 +105,6 @@ def kill_rounds(folder: Path, rounds: int, n_jobs: int, seed: int) -> Row:
     return {"seed": seed, "jobs": about, "rounds_asked": rounds, "held": held, **run.figures(orphans)}
 
 
-def wrong(figures: Row) -> list[str]:
-    """What must not be, in words."""
-    bad = [
-        f"{figures[name]} {what}"
-        for name, what in (
-            ("lost", "calculations without a result"),
-            ("repeated", "calculations done again although their result was on the disk"),
-            ("orphans", "processes left behind"),
-            ("hangs", "times nothing went on until somebody ended the coordinator"),
-            ("left_in_spool", "files left in the spool"),
-        )
-        if figures[name]
-    ]
-    if figures["rounds"] < figures["rounds_asked"]:
-        bad.append(f"only {figures['rounds']} of {figures['rounds_asked']} rounds took place")
-    return bad + [f"verify: {problem}" for problem in figures["problems"]]
-
-
 def _shares(rounds: int, rng: np.random.Generator) -> list[float]:
     """One moment at random in each of so many equal parts of the work."""
     return [float(share) for share in LAST_SHARE * (np.arange(rounds) + rng.random(rounds)) / rounds]
@@ -147,7 +128,7 @@ class _Run:
         self.kills: list[Kill] = []
         self.ended: Counter[str] = Counter()
         self.hangs = self.starts = 0
-        self.started = self.last_news = time.time()
+        self.started = self.last_news = self.ended_at = time.time()
         self.log = (folder / "coordinator.log").open("ab")
         self.done = False
         self.reader: Store | None = None
@@ -264,8 +245,9 @@ class _Run:
                     yield process
 
     def finish(self) -> None:
-        """Collect, as everybody does who opens the store again, and let the last processes end."""
+        """Collect, as everybody does who opens the store again."""
         self.look()
+        self.ended_at = time.time()
         with Store(self.folder / "store.sqlite") as store:
             collect(store)
 
@@ -304,53 +286,29 @@ class _Run:
         self.log.close()
 
     def figures(self, orphans: list[str]) -> Row:
-        """Compare what was asked for with what is there."""
+        """What came of it."""
         with Store(self.folder / "store.sqlite", read_only=True) as store:
-            asked = {
-                r["key"] for r in store.select(sa.select(tables.requests.c.key).where(tables.requests.c.batch == BATCH))
-            }
-            there = {
-                row["key"]: row["ingested"]
-                for row in store.select(sa.select(tables.results.c.key, tables.results.c.ingested))
-            }
-            tries = store.select(
-                sa.select(
-                    tables.attempts.c.key,
-                    tables.attempts.c.state,
-                    tables.attempts.c.started,
-                    tables.attempts.c.error_class,
-                )
-            )
-            verdict = verify(store)
-        first = {key: min(self.seen.get(key, float("inf")), _seconds(at)) for key, at in there.items()}
-        again = {row["key"] for row in tries if row["key"] in first and _seconds(row["started"]) > first[row["key"]]}
-        repeated = sorted(again | self.begun_after)
+            found = account(store, BATCH, self.weights.keys(), self.seen)
         kinds = Counter(kill.kind for kill in self.kills)
-        scratch = [path.name for path in (self.folder / "scratch").iterdir()]
-        left = [path.name for path in self.spool.iterdir() if path.name != ".coordinator"]
+        first = found.pop("first")
+        again = sorted({*found["repeated_keys"], *self.begun_after})
         return {
             "calculations": len(self.weights),
             "rounds": len(self.kills),
             "kills": {kind: kinds[kind] for kind in KINDS},
             "moments": [kill._asdict() for kill in self.kills],
             "on_disk_s": [round(at - self.started, 2) for at in sorted(first.values())],
-            "seconds": round(time.time() - self.started, 1),
+            "seconds": round(self.ended_at - self.started, 1),
             "coordinator_starts": self.starts,
             "coordinator_ends": dict(self.ended),
             "hangs": self.hangs,
-            "accepted": len(there),
-            "lost": len(self.weights.keys() - there.keys()) + len(self.weights.keys() - asked),
-            "repeated": len(repeated),
-            "repeated_keys": repeated,
-            "twice": verdict.repeated,
-            "attempts": len(tries),
-            "failed_attempts": dict(Counter(row["error_class"] for row in tries if row["state"] == "failed")),
-            "verify": "clean" if not verdict.problems else "not clean",
-            "problems": [f"{key[:12]} {what}" for key, what in verdict.problems],
+            **found,
+            "repeated": len(again),
+            "repeated_keys": again,
             "orphans": len(orphans),
             "orphan_processes": orphans,
-            "left_in_spool": len(left),
-            "left_scratch_folders": len(scratch),
+            "left_in_spool": sum(path.name != TOKEN_FILE for path in self.spool.iterdir()),
+            "left_scratch_folders": sum(1 for _ in (self.folder / "scratch").iterdir()),
         }
 
 
@@ -376,7 +334,3 @@ def _words(process: psutil.Process) -> str:
         return f"{process.pid}: {' '.join(process.cmdline())[:200]}"
     except psutil.Error:
         return str(process.pid)
-
-
-def _seconds(iso: str) -> float:
-    return datetime.fromisoformat(iso).timestamp()

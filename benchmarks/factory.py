@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _factory_kill import kill_rounds, wrong
+from _factory_account import wrong
+from _factory_kill import kill_rounds
 from _factory_peers import peers
 from _factory_report import markdown, plots
 from _factory_scale import scale
