@@ -12,8 +12,7 @@ Afterwards
 lost
     keys that were asked for and have no result; there can be no second one, as the key is the table's primary key.
 repeated
-    keys that were begun again after their result had been seen on the disk, by the stored start of each attempt and by
-    the markers of what engines have at hand.
+    keys of which an attempt began after their result had been seen on the disk, by the stored start of each attempt.
 twice
     keys that were computed to the end more than once, for whatever reason: two can be at work on one key when a
     coordinator dies and its engines have not noticed yet.
@@ -25,7 +24,6 @@ orphans
 """
 
 import contextlib
-import json
 import os
 import secrets
 import signal
@@ -124,7 +122,6 @@ class _Run:
         self.weights = {item.key: 1.0 if item.program == "tblite" else DFT_WEIGHT for item in asked}
         self.mark = secrets.token_hex(8)
         self.seen: dict[str, float] = {}
-        self.begun_after: set[str] = set()
         self.kills: list[Kill] = []
         self.ended: Counter[str] = Counter()
         self.hangs = self.starts = 0
@@ -170,7 +167,6 @@ class _Run:
         new = self._on_disk() - self.seen.keys()
         at = time.time()
         self.seen |= dict.fromkeys(new, at)
-        self._look_at_markers()
         if new:
             self.last_news = at
         code = self.coordinator.poll()
@@ -202,18 +198,6 @@ class _Run:
             with contextlib.suppress(StoreError):
                 found |= {row["key"] for row in self.reader.select(sa.select(tables.results.c.key))}
         return found & self.weights.keys()
-
-    def _look_at_markers(self) -> None:
-        """Engines may leave word in the spool of what they have at hand: nothing of that may be done already.
-
-        A marker stays for the moment between the result and its removal, so a key counts only if a marker that was
-        written after its result was seen names it.
-        """
-        for path in self.spool.glob(".running.*.json") if self.spool.is_dir() else ():
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                written = path.stat().st_mtime
-                keys = json.loads(path.read_text())["keys"]
-                self.begun_after |= {key for key in keys if written > self.seen.get(key, float("inf")) + 1.0}
 
     def kill(self, number: int, kind: str, rng: np.random.Generator) -> None:
         """Send SIGKILL to one process of a kind, as soon as there is one."""
@@ -291,7 +275,6 @@ class _Run:
             found = account(store, BATCH, self.weights.keys(), self.seen)
         kinds = Counter(kill.kind for kill in self.kills)
         first = found.pop("first")
-        again = sorted({*found["repeated_keys"], *self.begun_after})
         return {
             "calculations": len(self.weights),
             "rounds": len(self.kills),
@@ -303,8 +286,6 @@ class _Run:
             "coordinator_ends": dict(self.ended),
             "hangs": self.hangs,
             **found,
-            "repeated": len(again),
-            "repeated_keys": again,
             "orphans": len(orphans),
             "orphan_processes": orphans,
             "left_in_spool": sum(path.name != TOKEN_FILE for path in self.spool.iterdir()),
