@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from sddfkit.factory.store import Store, StoreError, attempts, batches, calculations, requests
 from sddfkit.factory.survey import failure_groups
+from sddfkit.qc.spool import running_elsewhere
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -47,7 +48,8 @@ class EngineUse:
     """What one engine did: attempts that succeeded and failed, s inside the program, and the last minutes.
 
     ``busy`` is the part of the time from its first start to its last end that it spent inside the program, ``working``
-    whether it has something to do now. An engine is named ``host:pid``, or after its host alone where that is all that
+    whether it has something to do now: it says so in the spool, or, where it has a spool of its own, has finished
+    something not long ago. An engine is named ``host:pid``, or after its host alone where that is all that
     was written down.
     """
 
@@ -188,7 +190,8 @@ def progress(
     bad = [item for item in groups if item.state in ("failed", "held")]
     writer = store.writer()
     at_work = writer is not None and states["ready"] + states["running"] > 0
-    engines, tries = _engines(store, part, time, window_min, at_work)
+    computing = _computing(store, part) if at_work else set()
+    engines, tries = _engines(store, part, time, window_min, at_work, computing)
     working = sum(item.working for item in engines)
     still_open = [row for row in costs if row["state"] in ("ready", "running")]
     rest = _rest(still_open, (model or expectations(store)) if still_open else None)
@@ -403,8 +406,17 @@ class _Tries:
     per_minute_overall: float
 
 
+def _computing(store: Store, batch: str | None) -> set[str]:
+    """Return the engines that say in the spool that they compute something of the batch."""
+    markers = running_elsewhere(store.spool)
+    if batch is not None and markers:
+        mine = sa.select(requests.c.key).where(requests.c.batch == batch, requests.c.key.in_(markers))
+        markers = {row["key"]: markers[row["key"]] for row in store.select(mine)}
+    return {f"{marker['host']}:{marker['pid']}" for marker in markers.values()}
+
+
 def _engines(
-    store: Store, batch: str | None, time: dt.datetime, window_min: float, at_work: bool
+    store: Store, batch: str | None, time: dt.datetime, window_min: float, at_work: bool, computing: set[str]
 ) -> tuple[tuple[EngineUse, ...], _Tries]:
     """Return what each engine did, and all of them together, from one reading of the attempts."""
     since = (time - dt.timedelta(minutes=window_min)).isoformat()
@@ -430,11 +442,13 @@ def _engines(
     last = max((row["last"] for row in rows if row["last"]), default=None)
     elapsed = _minutes(first, time) - (0.0 if at_work else _minutes(last, time))
     window = min(window_min, max(_minutes(first, time), 1.0 / 60.0))
-    engines = []
-    for row in sorted(rows, key=lambda row: row["engine"]):
+    sharing = {_host(engine) for engine in computing}  # hosts whose engines write into our spool
+    engines = [_fresh(engine) for engine in computing - {row["engine"] for row in rows}]
+    for row in rows:
         silent_min = _minutes(row["last"], time)
         usual_min = row["wall_s"] / row["attempts"] / 60.0
         between = _minutes(row["first"], time) - silent_min
+        heard = _host(row["engine"]) not in sharing and silent_min < max(window_min, SILENT_CALCULATIONS * usual_min)
         engines.append(
             EngineUse(
                 engine=row["engine"],
@@ -446,11 +460,11 @@ def _engines(
                 first=row["first"] or "",
                 last=row["last"] or "",
                 peak_rss_mib=row["peak_rss_mib"],
-                working=at_work and silent_min < max(window_min, SILENT_CALCULATIONS * usual_min),
+                working=at_work and (row["engine"] in computing or heard),
             )
         )
     wall_s, cpu_s = sum(row["wall_s"] for row in rows), sum(row["cpu_s"] for row in rows)
-    return tuple(engines), _Tries(
+    return tuple(sorted(engines, key=lambda item: item.engine)), _Tries(
         attempts=sum(row["attempts"] for row in rows),
         wall_s=wall_s,
         cpu_s=cpu_s,
@@ -462,6 +476,15 @@ def _engines(
         per_minute=sum(row["lately"] for row in rows) / window,
         per_minute_overall=sum(row["done"] for row in rows) / elapsed if elapsed > 0 else 0.0,
     )
+
+
+def _fresh(engine: str) -> EngineUse:
+    """Return an engine that has finished nothing yet."""
+    return EngineUse(engine, 0, 0, 0.0, 0.0, 0.0, "", "", 0.0, working=True)
+
+
+def _host(engine: str) -> str:
+    return engine.rpartition(":")[0] or engine
 
 
 def _minutes(moment: str | None, time: dt.datetime) -> float:

@@ -140,6 +140,15 @@ def test_engines_are_told_apart_and_those_without_a_name_are_called_after_their_
     assert [name for name, item in engines.items() if item.working] == ["node:1", "node:2"]
 
 
+def test_an_engine_that_says_what_it_computes_is_at_work_though_it_has_finished_nothing(store):
+    """Its host shares our spool, so that silence there means that there is nothing to do."""
+    marker = store.spool / ".running.node.9.json"
+    marker.write_text(json.dumps({"host": "node", "pid": 9, "process_started": 0.0, "keys": ["r1"]}))
+    assert [item.engine for item in progress(store, "a").engines if item.working] == ["node:9"]
+    marker.write_text(json.dumps({"host": "node", "pid": 9, "process_started": 0.0, "keys": ["z2"]}))
+    assert [item.engine for item in progress(store, "a").engines if item.working] == ["node:1", "node:2"]
+
+
 def test_time_left_is_what_is_open_over_the_engines_at_work(store):
     now = progress(store, "a", model=PER_COST)
     assert now.rest_s == 3 * 10.0 + 3 * 40.0
