@@ -522,8 +522,15 @@ def _eta(rest: _Rest, working: int, writing: bool) -> tuple[float | None, str]:
         return None, "no process works on the store"
     if not working:
         return None, "no engine has finished anything lately"
-    how = f"{rest.seconds:.3g} s of calculations expected, {working} engine{'s' if working > 1 else ''} at work"
+    how = f"{_amount(rest.seconds)} of calculations on {working} engine{'s' if working > 1 else ''}"
     return max(rest.seconds / working, rest.longest_s), how
+
+
+def _amount(seconds: float) -> str:
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 3.0 * length:
+            return f"{seconds / length:,.0f} {unit}".replace(",", " ")
+    return f"{seconds:.2g} s" if seconds < 10.0 else f"{seconds:.0f} s"
 
 
 def _summed(items: Iterable[tuple[str, int]]) -> dict[str, int]:
