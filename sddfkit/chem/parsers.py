@@ -156,16 +156,30 @@ def _key(column: str) -> str:
     return re.sub(r"[^a-z]", "", column.lower())
 
 
-def _sdf_records(lines: Iterator[_Line]) -> Iterator[Entry | Unreadable]:
+def sdf_blocks(path: Path) -> Iterator[tuple[int, str, str]]:
+    """First line, text and problem ("" if there is none) of each record of an SDF file, properties included.
+
+    The file may be packed (``.gz``); a MOL file is an SDF file of one record.
+    """
+    for block in _blocks(_lines(path, path.suffix.lower() == ".gz")):
+        problem = next((f"line {line.number}: {line.problem}" for line in block if line.problem), "")
+        yield block[0].number, "\n".join(line.text for line in block), problem
+
+
+def _blocks(lines: Iterator[_Line]) -> Iterator[list[_Line]]:
     block: list[_Line] = []
     for line in lines:
         if line.text.startswith("$$$$"):
-            yield _sdf_record(block or [line])
+            yield block or [line]
             block = []
         else:
             block.append(line)
     if any(line.text.strip() for line in block):  # files without the last $$$$ are common
-        yield _sdf_record(block)
+        yield block
+
+
+def _sdf_records(lines: Iterator[_Line]) -> Iterator[Entry | Unreadable]:
+    yield from map(_sdf_record, _blocks(lines))
 
 
 def _sdf_record(block: list[_Line]) -> Entry | Unreadable:

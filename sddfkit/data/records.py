@@ -60,7 +60,7 @@ def conformer_records(mol: Chem.Mol, *, name: str = "", origin: str = "etkdg", c
         raise RecordError(f"{identity} lacks explicit hydrogens; use Chem.AddHs(mol, addCoords=True) before embedding")
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int32)
     charges = np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()], dtype=np.int32)
-    bonds = _bonds(mol)
+    bonds = bonds_of(mol)
     charge, multiplicity = charge_and_multiplicity(mol)
     title = name or (mol.GetProp("_Name") if mol.HasProp("_Name") else "")
     rows = []
@@ -183,7 +183,7 @@ def to_mol(record: Record) -> Chem.Mol:
     return finished
 
 
-def _bonds(mol: Chem.Mol) -> NDArray[np.int32]:
+def bonds_of(mol: Chem.Mol) -> NDArray[np.int32]:
     other = BOND_TYPES[Chem.BondType.UNSPECIFIED]
     rows = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), BOND_TYPES.get(b.GetBondType(), other)) for b in mol.GetBonds()]
     return sorted_bonds(np.array(rows, dtype=np.int32).reshape(-1, 3))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CLOSEST_ANGSTROM: Final = 0.5
 """Atoms nearer than this are refused; the shortest bond there is, H–H, has 0.74 Å."""
 
+IMPORTED: Final = "imported:"
+"""The program of a calculation that was done elsewhere begins with this, so that it is never taken for one of ours."""
+
 _BOHR_PER_KEY_UNIT: Final = 1e-8
 
 
@@ -245,6 +248,8 @@ def _check_distances(angstrom: np.ndarray) -> None:
 
 
 def _check_model(numbers: np.ndarray, charge: int, multiplicity: int, specification: AtomicSpecification) -> None:
+    if specification.program.startswith(IMPORTED):
+        return  # it is done, and what another program can do is not for us to judge
     method, basis = specification.model.method, specification.model.basis
     try:
         program = harness(specification.program)
