@@ -31,7 +31,7 @@ VERBS = {
 }
 
 COMMANDS = {
-    "store": "what the store holds: stats, failures, retry, verify, merge, export",
+    "store": "what the store holds: stats, failures, retry, verify, merge, export, import",
     "watch": "how far a job is, live: counts, time left, cost, engines, failures",
 }
 

@@ -100,7 +100,35 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", type=Path, metavar="FOLDER", help="where the snapshot is made; must not exist")
     sub.add_argument("--level", help="which level, if there are several")
     sub.add_argument("--program", help="by which program, if there are several")
+    sub.add_argument("--licence", default="", help="under which the data may be used, for the manifest")
+    sub.add_argument("--citation", default="", help="what to cite, for the manifest")
+
+    sub = command("import", _import, "labels that were computed elsewhere: HDF5 of the ANI family, ASE, SDF, npz")
+    _import_options(sub)
     return parser
+
+
+def _import_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a file, or a folder of SDF, MOL or npz files")
+    formats = "auto, ani, ase, sdf, sddf-npz or conformer-benchmark"
+    sub.add_argument("--format", default="auto", metavar="F", help=f"{formats} (default: by suffix and content)")
+    sub.add_argument("--level", metavar="L", help="level of theory, where the file does not name it: 'wB97X/6-31G(d)'")
+    sub.add_argument("--program", default="unknown", metavar="P", help="program that computed the labels")
+    sub.add_argument("--program-version", default="", metavar="V", help="its version")
+    sub.add_argument("--energy", metavar="NAME", help="which of the energies that the file holds")
+    sub.add_argument("--energy-unit", metavar="U", help="hartree, eV, meV, kcal/mol or kJ/mol")
+    sub.add_argument("--length-unit", metavar="U", help="angstrom, bohr or nm")
+    sub.add_argument("--force-unit", metavar="U", help="such as hartree/bohr (default: from the two others)")
+    sub.add_argument("--forces", choices=("forces", "gradient"), help="what the forces of the file really are")
+    sub.add_argument(
+        "--zero", choices=("total", "above-atoms"),
+        help="whether energies are total, or those of isolated atoms were removed and are to be added again",
+    )  # fmt: skip
+    sub.add_argument("--isolated-atoms", type=Path, metavar="JSON", help='their energies: {"H": -0.5, "C": -37.8}')
+    sub.add_argument("--charge", type=int, metavar="Q", help="total charge of every molecule, where the file is silent")
+    sub.add_argument("--multiplicity", type=_positive, metavar="M", help="2S + 1 of every molecule (default: 1)")
+    sub.add_argument("--bonds", choices=("auto", "none"), default="auto", help="none: leave them out")
+    sub.add_argument("--limit", type=_positive, metavar="N", help="the first N frames of each file")
 
 
 def _stats(given: argparse.Namespace) -> int:
@@ -234,10 +262,38 @@ def _export(given: argparse.Namespace) -> int:
 
     with reading(given.store) as store:
         try:
-            export_snapshot(store, given.folder.absolute(), level=given.level, program=given.program)
+            export_snapshot(
+                store,
+                given.folder.absolute(),
+                **{name: getattr(given, name) for name in ("level", "program", "licence", "citation")},
+            )
         except OSError as error:
             raise StoreError(f"{given.folder} cannot be written: {error.strerror}; choose another folder") from error
     return 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    from sddfkit.data.readers import Stated, open_labels
+    from sddfkit.factory.store import Store
+    from sddfkit.workflows.imports import import_labels, read_isolated_atoms, say_imported
+
+    names = ("energy", "energy_unit", "length_unit", "force_unit", "forces", "zero", "level", "charge", "bonds")
+    atoms = None if given.isolated_atoms is None else read_isolated_atoms(given.isolated_atoms)
+    stated = Stated(
+        isolated_atoms=atoms, multiplicity=given.multiplicity, **{name: getattr(given, name) for name in names}
+    )
+    of = {"format": given.format, "program": given.program, "version": given.program_version, "limit": given.limit}
+    if missing := [str(file) for file in given.files if not file.exists()]:
+        raise UsageError(f"no such file: {missing[0]}")
+    for file in given.files:  # before anything is made or changed
+        open_labels(file, stated, format=given.format)
+    bad = 0
+    with Store(_where(given.store)) as store:
+        for file in given.files:
+            found = import_labels(store, file, stated, **of)
+            say_imported(file, found)
+            bad += bool(found.conflicts) or found.new + found.known == 0
+    return 1 if bad else 0
 
 
 def _where(text: str | None) -> Path | str:

@@ -141,10 +141,20 @@ def check_one_level(table: pa.Table) -> None:
     RecordError
         Names the levels and programs that labelled rows mix.
     """
+    refuse_mixture(levels_of(table))
+
+
+def levels_of(table: pa.Table) -> set[tuple[str, str]]:
+    """Level and program of the labelled rows."""
     labelled = table.filter(pc.is_valid(table["energy"])) if len(table) else table
-    found = sorted(set(zip(labelled["level"].to_pylist(), labelled["program"].to_pylist(), strict=True)))
-    if len(found) > 1:
-        names = " and ".join(f"{level or 'no level'} ({program or 'no program'})" for level, program in found)
+    return set(zip(labelled["level"].to_pylist(), labelled["program"].to_pylist(), strict=True))
+
+
+def refuse_mixture(found: Iterable[tuple[str, str]]) -> None:
+    """Raise the RecordError of `check_one_level` for more than one level and program."""
+    pairs = sorted(set(found))
+    if len(pairs) > 1:
+        names = " and ".join(f"{level or 'no level'} ({program or 'no program'})" for level, program in pairs)
         raise RecordError(f"labelled rows mix {names}; keep one and recompute or leave out the others")
 
 

@@ -85,8 +85,6 @@ def fit_reference_energies(
         No labelled record, an energy that is not finite, negative ridge, or elements that neither isolated atoms nor
         the labels determine (named).
     """
-    if not ridge >= 0:
-        raise ReferenceError_(f"{ridge=}; expected 0 or more")
     labelled = [record for record in records if record.energy is not None]
     if not labelled:
         raise ReferenceError_(f"none of the {len(records)} records has an energy; label training records first")
@@ -95,6 +93,26 @@ def fit_reference_energies(
     broken = [record.record_id for record, energy in zip(labelled, energies, strict=True) if not np.isfinite(energy)]
     if broken:
         raise ReferenceError_(f"the energies of {broken[:3]} are not finite")
+    return fit_counts(counts, elements, energies, isolated_atoms, ridge=ridge)
+
+
+def fit_counts(
+    counts: NDArray[np.float64],
+    elements: Sequence[int],
+    energies: NDArray[np.float64],
+    isolated_atoms: Mapping[int, float],
+    *,
+    ridge: float = 0.01,
+) -> ReferenceEnergies:
+    """As `fit_reference_energies`, from counts (m, e) of the e elements and energies (m,), eV.
+
+    Raises
+    ------
+    ReferenceError_
+        Negative ridge, or elements that neither isolated atoms nor the labels determine (named).
+    """
+    if not ridge >= 0:
+        raise ReferenceError_(f"{ridge=}; expected 0 or more")
     known = np.array([z in isolated_atoms for z in elements])
     start = np.array([isolated_atoms.get(z, 0.0) for z in elements])
     penalty = np.diag(np.sqrt(ridge) * known)[known]
@@ -104,7 +122,7 @@ def fit_reference_energies(
     shift = np.linalg.lstsq(design, target, rcond=None)[0]
     fitted = {int(z): float(e) for z, e in isolated_atoms.items()}  # what no label contains stays there
     fitted |= dict(zip(elements, (start + shift).tolist(), strict=True))
-    return ReferenceEnergies(fitted, f"ridge {ridge:g} of {len(labelled)} labels towards isolated atoms")
+    return ReferenceEnergies(fitted, f"ridge {ridge:g} of {len(energies)} labels towards isolated atoms")
 
 
 def element_counts(records: Sequence[Record]) -> tuple[NDArray[np.float64], list[int]]:
@@ -114,7 +132,8 @@ def element_counts(records: Sequence[Record]) -> tuple[NDArray[np.float64], list
 
 
 def _check_determined(design: NDArray[np.float64], elements: Sequence[int]) -> None:
-    _, singular, directions = np.linalg.svd(design, full_matrices=True)
+    # The triangle of a QR decomposition has the singular values of the design, and is small however many the labels.
+    _, singular, directions = np.linalg.svd(np.linalg.qr(design, mode="r"), full_matrices=True)
     rank = int(np.sum(singular > 1e-9 * singular.max()))
     free = np.abs(directions[rank:]).max(axis=0) > 1e-6 if rank < len(elements) else np.zeros(len(elements), dtype=bool)
     if free.any():

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from qcelemental.models.v2 import AtomicInput, AtomicResult, AtomicSpecification, Provenance
 
-
 from sddfkit.factory.jobs import Structure, estimated_cost
 from sddfkit.factory.merge import SAME_ENERGY_HARTREE
 from sddfkit.factory.store import KEYS_PER_QUERY, Store, calculations, meta, now, records, results

@@ -355,11 +355,17 @@ def save_snapshot(labels: Labels, references: ReferenceEnergies, folder: Path) -
     )
     for column, values in _property_columns(labels, rows):
         table = table.append_column(column, [values])
-    write_snapshot(table, folder, code_version=__version__)
-    (folder / ISOLATED_ATOMS).write_text(json.dumps({str(z): e for z, e in sorted(labels.atoms.items())}, indent=1))
+    about = {"reference_energies": {"unit": "eV", **references.to_dict()}}
+    files = {ISOLATED_ATOMS: isolated_atoms_text(labels.atoms)}
+    write_snapshot(table, folder, code_version=__version__, about=about, files=files)
     doubtful = sum(bool(found) for found in flags)
     say(f"snapshot: {len(rows)} records, {doubtful} of them flagged, in {folder}")
     return folder
+
+
+def isolated_atoms_text(energies: Mapping[int, float]) -> str:
+    """Return what `ISOLATED_ATOMS` holds: energies in eV by atomic number."""
+    return json.dumps({str(z): energy for z, energy in sorted(energies.items())}, indent=1)
 
 
 def _property_columns(labels: Labels, rows: Sequence[Record]) -> Iterator[tuple[pa.Field, pa.Array]]:

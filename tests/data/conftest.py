@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from sddfkit.data.records import Record, record_id
+from sddfkit.chem.molecules import molecule_id
+from sddfkit.data.records import Record, record_id, to_mol
 
 
 @pytest.fixture
@@ -19,6 +20,8 @@ def chain():
         positions[:, 0] = np.round(x + 1e-3 * np.random.default_rng(seed).random(n), 6)
         bonds = np.array([[i, i + 1, 0] for i in range(n - 1)], dtype=np.int32).reshape(-1, 3)
         key = record_id(numbers, positions, 0, 1, bonds)
-        return Record(key, "X", "x", "X", 0, 0, 1, numbers, positions, bonds, np.zeros(n, np.int32), energy, forces)
+        found = Record(key, "", "x", "", 0, 0, 1, numbers, positions, bonds, np.zeros(n, np.int32), energy, forces)
+        identity = molecule_id(to_mol(found))
+        return found._replace(molecule_id=identity, smiles=identity)
 
     return make

@@ -62,7 +62,7 @@ def open_conformer_benchmark(path: Path, stated: Stated) -> Source:
         for name, values in held.items()
         if name not in ARRAYS and values.dtype.kind == "f" and len(values) == count
     ]
-    if stated.energy not in columns:
+    if stated.energy is None or stated.energy not in columns:
         asked = f"has no energies {stated.energy!r}" if stated.energy else "holds energies by several methods"
         raise ReaderError(f"{path} {asked}: say which of {names(columns)} (--energy)")
     if held["offset"][-1] != len(held["Z"]) or held["Z"].shape != held["xyz"].shape[:1]:

@@ -55,7 +55,9 @@ def open_sdf(path: Path, stated: Stated) -> Source:
         Something that must be stated.
     """
     tag = stated.energy or "energy"
-    return _source(path, stated, "sdf", f"energies of the property {tag!r}", lambda file: _molecules(file, tag, stated))
+    count = sum(1 for file in files_of(path) for _ in sdf_blocks(file))
+    about = f"energies of the property {tag!r}"
+    return _source(path, stated, "sdf", about, count, lambda file: _molecules(file, tag, stated))
 
 
 def open_npz(path: Path, stated: Stated) -> Source:
@@ -68,7 +70,8 @@ def open_npz(path: Path, stated: Stated) -> Source:
     """
     if stated.energy not in (None, "initial_target"):
         raise ReaderError(f"{path} has no energies named {stated.energy!r}; it has initial_target")
-    return _source(path, stated, "sddf-npz", "energies 'initial_target'", lambda file: _conformer(file, stated))
+    count = len(files_of(path))
+    return _source(path, stated, "sddf-npz", "energies 'initial_target'", count, lambda file: _conformer(file, stated))
 
 
 def files_of(path: Path) -> list[Path]:
@@ -84,7 +87,7 @@ def files_of(path: Path) -> list[Path]:
 _Read = Callable[[Path], Iterator[Frame | Refused]]
 
 
-def _source(path: Path, stated: Stated, kind: str, about: str, read: _Read) -> Source:
+def _source(path: Path, stated: Stated, kind: str, about: str, count: int, read: _Read) -> Source:
     files = files_of(path)
     of = units(path, stated, energy="hartree", length="angstrom", by="as the format defines")
     level = level_of(path, stated, None)
@@ -105,7 +108,7 @@ def _source(path: Path, stated: Stated, kind: str, about: str, read: _Read) -> S
             except OSError as error:
                 yield Refused(str(file), "the file", f"it cannot be read: {error.strerror or error}")
 
-    return Source(path, kind, level, frames, None, atoms, (f"{about}; {of.names}",), stated.bonds)
+    return Source(path, kind, level, frames, count, atoms, (f"{about}; {of.names}",), stated.bonds)
 
 
 def _scaled(file: Path, frame: Frame, where: str, of: Units, zero: tuple[dict[int, float], bool]) -> Frame:
