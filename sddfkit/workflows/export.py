@@ -95,7 +95,9 @@ def export_snapshot(
             rows = _labelled_page(store, page, sources)
             flags = flag(rows, survey.references, scatter=survey.scatter)
             counts["rows"] += len(rows)
-            counts["flagged"] += sum(bool(reasons) or bool(row.qc_flags) for row, reasons in zip(rows, flags, strict=True))
+            counts["flagged"] += sum(
+                bool(reasons) or bool(row.qc_flags) for row, reasons in zip(rows, flags, strict=True)
+            )
             yield from_records(
                 [row._replace(qc_flags=(*row.qc_flags, *reasons)) for row, reasons in zip(rows, flags, strict=True)]
             )

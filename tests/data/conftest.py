@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from sddfkit.chem.molecules import molecule_id
-from sddfkit.data.records import Record, record_id, to_mol
+from sddfkit.chem.molecules import element_symbol
+from sddfkit.data.records import Record, record_id
 
 
 @pytest.fixture
@@ -20,8 +20,9 @@ def chain():
         positions[:, 0] = np.round(x + 1e-3 * np.random.default_rng(seed).random(n), 6)
         bonds = np.array([[i, i + 1, 0] for i in range(n - 1)], dtype=np.int32).reshape(-1, 3)
         key = record_id(numbers, positions, 0, 1, bonds)
-        found = Record(key, "", "x", "", 0, 0, 1, numbers, positions, bonds, np.zeros(n, np.int32), energy, forces)
-        identity = molecule_id(to_mol(found))
-        return found._replace(molecule_id=identity, smiles=identity)
+        smiles = "".join(f"[{element_symbol(a)}]" for a in numbers)
+        return Record(
+            key, smiles, "x", smiles, 0, 0, 1, numbers, positions, bonds, np.zeros(n, np.int32), energy, forces
+        )
 
     return make
