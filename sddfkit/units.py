@@ -19,3 +19,6 @@ BOHR_TO_ANGSTROM: Final[float] = float(_codata.conversion_factor("bohr", "angstr
 HARTREE_TO_EV: Final[float] = float(_codata.conversion_factor("hartree", "eV"))
 EV_TO_KCAL_MOL: Final[float] = float(_codata.conversion_factor("hartree", "kcal/mol")) / HARTREE_TO_EV
 HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM: Final[float] = HARTREE_TO_EV / BOHR_TO_ANGSTROM
+HARTREE_TO_WAVENUMBER: Final[float] = float(_codata.conversion_factor("hartree", "wavenumber"))
+"""Energy to ν̃ = E / hc in cm⁻¹."""
+AMU_TO_ELECTRON_MASS: Final[float] = float(_codata.conversion_factor("amu", "electron_mass"))

@@ -15,10 +15,15 @@ scale is in the coefficients c_k, so there is no further convention to know.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
+
+from sddfkit.qc.errors import CalculationError
+
+if TYPE_CHECKING:
+    from qcelemental.models.v2 import AtomicInput
 
 _SAME_EXPONENT: Final = 1e-6
 _SAME_SHAPE: Final = 1e-5
@@ -243,26 +248,57 @@ def unpack(document: Mapping[str, Any]) -> np.ndarray:
     return flat.reshape(document["shape"]).astype(np.float64)
 
 
-def matrices_document(
-    basis: Basis, *, overlap: np.ndarray, density: Sequence[np.ndarray], fock: Sequence[np.ndarray]
+MATRICES: Final = ("ao_basis", "overlap_matrix", "density_matrix", "fock_matrix")
+"""What the extras of a result hold where its keywords ask for matrices."""
+
+
+def extras(
+    atomic_input: AtomicInput, basis: Basis, *, overlap: np.ndarray, density: np.ndarray, fock: np.ndarray
 ) -> dict[str, Any]:
-    """What the extras of a result hold of the AO basis and its matrices.
+    """What the keywords ``matrices``, ``hirshfeld`` and ``mbis`` add to the extras of a result, in any program.
 
     Parameters
     ----------
-    overlap : (nao, nao)
-    density : of each spin, (nao, nao)
-        The same object twice, or two equal arrays, for a restricted calculation: their sum is kept.
-    fock : of each spin, (nao, nao), hartree
+    atomic_input : AtomicInput
+    basis : Basis
+    overlap : (nao, nao) float64
+    density : (s, nao, nao) float64
+        Of all electrons (s = 1), or of α and β (s = 2).
+    fock : (s, nao, nao) float64, hartree
+
+    Raises
+    ------
+    CalculationError
+        "unknown" if the density cannot be divided between the atoms.
     """
-    restricted = len(density) == 1
-    return {
-        "ao_basis": basis.document(),
-        "overlap_matrix": pack(overlap),
-        "density_matrix": pack(np.stack(density)),
-        "fock_matrix": pack(np.stack(fock)),
-        "spin_resolved": not restricted,
-    }
+    from sddfkit.qc import partition
+
+    found: dict[str, Any] = {}
+    keywords, molecule = atomic_input.specification.keywords, atomic_input.molecule
+    if keywords.get("matrices"):
+        matrices = (pack(matrix) for matrix in (overlap, density, fock))
+        found |= zip(MATRICES, (basis.document(), *matrices), strict=True)
+    schemes = {name: scheme for name, scheme in partition.SCHEMES.items() if keywords.get(name)}
+    if not schemes:
+        return found
+    numbers, positions = np.asarray(molecule.atomic_numbers), np.asarray(molecule.geometry).reshape(-1, 3)
+    try:
+        electrons = partition.cloud(
+            basis, density.sum(axis=0), numbers, positions, numbers.sum() - molecule.molecular_charge
+        )
+        charges = {f"{name}_charges": scheme(electrons, numbers, positions) for name, scheme in schemes.items()}
+    except partition.PartitionError as error:
+        raise CalculationError("unknown", str(error)) from error
+    return found | {name: values.tolist() for name, values in charges.items()}
+
+
+def cartesian_powers(l: int) -> tuple[tuple[int, int, int], ...]:  # noqa: E741
+    """Powers of x, y, z of a Cartesian shell in the order of Psi4 and PySCF: those of x falling, then those of y.
+
+    >>> cartesian_powers(1)
+    ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    """
+    return tuple((i, j, l - i - j) for i in range(l, -1, -1) for j in range(l - i, -1, -1))
 
 
 def _monomial(s: np.ndarray, powers: tuple[int, int, int]) -> np.ndarray:

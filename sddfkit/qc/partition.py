@@ -61,10 +61,7 @@ def cloud(basis: Basis, density: np.ndarray, atomic_numbers: np.ndarray, positio
     """
     grid = molecular_grid(atomic_numbers, positions_bohr)
     electrons = np.concatenate(
-        [
-            grid.weights[block] * basis.density(density, positions_bohr, grid.points[block])
-            for block in _blocks(grid)
-        ]
+        [grid.weights[block] * basis.density(density, positions_bohr, grid.points[block]) for block in _blocks(grid)]
     )
     if abs(electrons.sum() - n) > _MISSING_ELECTRONS:
         raise PartitionError(

@@ -7,13 +7,14 @@ import pytest
 from pyscf import gto
 from pyscf.dft import gen_grid
 
-from sddfkit.qc.harnesses.pyscf import PSI4_RADII, PyscfKeywords, _take_psi4_radii, _treutler_ahlrichs
+from sddfkit.qc.grids import treutler_ahlrichs
+from sddfkit.qc.harnesses.pyscf import PSI4_RADII, PyscfKeywords, _take_psi4_radii
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.84, 1.7])
 @pytest.mark.parametrize("exponent", [0.2, 1.0, 2000.0])
 def test_the_radial_points_integrate_gaussians(scale: float, exponent: float) -> None:
-    points, weights = _treutler_ahlrichs(99, scale)
+    points, weights = treutler_ahlrichs(99, scale)
     assert np.all(np.diff(points) > 0) and np.all(weights > 0)
     integral = np.sum(4 * np.pi * points**2 * weights * np.exp(-exponent * points**2))
     assert integral == pytest.approx((np.pi / exponent) ** 1.5, rel=1e-7)
@@ -29,7 +30,7 @@ def test_each_element_has_its_own_scale_and_alpha_multiplies_it() -> None:
         for symbol, z in (("H", 1), ("S", 16)):
             coordinates, _ = atoms[symbol]
             assert len(coordinates) == 99 * 590
-            expected = alpha * PSI4_RADII[z - 1] * _treutler_ahlrichs(99, 1.0)[0]
+            expected = alpha * PSI4_RADII[z - 1] * treutler_ahlrichs(99, 1.0)[0]
             np.testing.assert_allclose(np.unique(np.linalg.norm(coordinates, axis=1).round(9)), expected, atol=1e-8)
 
 

@@ -7,6 +7,7 @@ calculation; this one keeps one process that has imported Psi4 once.
 from __future__ import annotations
 
 import atexit
+import base64
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
-from sddfkit.qc import resp
+from sddfkit.qc import orbitals, partition, proatoms, resp
 from sddfkit.qc.child import ChildLostError, JsonLineChild
 from sddfkit.qc.errors import CalculationError, classified_errors
 from sddfkit.qc.harnesses.base import Harness, atomic_result, auxiliary_refusal, refuse_driver
@@ -25,6 +26,7 @@ from sddfkit.qc.harnesses.psi4_installation import (
     Psi4NotUsableError,
     find,
 )
+from sddfkit.qc.hessian import by_differences
 from sddfkit.qc.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -41,7 +43,11 @@ _START_LIMIT_S: Final = 60.0
 
 
 RESP_POTENTIAL: Final = "resp_potential"
-"""The one keyword that is no option of Psi4: add HF/6-31G(d)'s electrostatic potential on the grid for RESP charges."""
+HESSIAN: Final = "hessian"
+MATRICES: Final = "matrices"
+OWN_KEYWORDS: Final = (RESP_POTENTIAL, HESSIAN, MATRICES, *partition.SCHEMES)
+"""Keywords (true or false) that are no options of Psi4: add HF/6-31G(d)'s electrostatic potential on the grid for RESP
+charges, the Hessian, the matrices in the AO basis, charges by a partition of the density."""
 
 
 class Psi4Harness(Harness):
@@ -62,7 +68,12 @@ class Psi4Harness(Harness):
 
     gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
         ("mulliken_charges", "lowdin_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
-    ) | {"electrostatic_potential": MappingProxyType({RESP_POTENTIAL: True})}
+    ) | {
+        "electrostatic_potential": MappingProxyType({RESP_POTENTIAL: True}),
+        "hessian": MappingProxyType({HESSIAN: True}),
+        **dict.fromkeys(orbitals.MATRICES, MappingProxyType({MATRICES: True})),
+        **{f"{scheme}_charges": MappingProxyType({scheme: True}) for scheme in partition.SCHEMES},
+    }
 
     def problem(self) -> str | None:
         """None if a Psi4 was found that answers with its version."""
@@ -93,15 +104,17 @@ class Psi4Harness(Harness):
         for name, value in settings.items():
             if isinstance(value, float) and not np.isfinite(value):
                 return f"Psi4 option {name} is {value}, expected a finite number"
-        wanted = settings.get(RESP_POTENTIAL, False)
-        if not isinstance(wanted, bool):
-            return f"{RESP_POTENTIAL} is {wanted!r}, expected true or false"
-        if wanted and (refused := resp.radii_refusal(atomic_numbers)) is not None:
+        for name in OWN_KEYWORDS:
+            if not isinstance(settings.get(name, False), bool):
+                return f"{name} is {settings[name]!r}, expected true or false"
+        if settings.get(RESP_POTENTIAL) and (refused := resp.radii_refusal(atomic_numbers)) is not None:
+            return refused
+        if settings.get("hirshfeld") and (refused := proatoms.refusal(atomic_numbers)) is not None:
             return refused
         if not str(settings.get("scf_type", "df")).lower().endswith("df"):
             return None
         electrons = int(np.sum(atomic_numbers)) - charge
-        if electrons == multiplicity - 1 and specification.driver == "gradient":
+        if electrons == multiplicity - 1 and (specification.driver == "gradient" or settings.get(HESSIAN)):
             # it would end in a segmentation fault (H, H2+)
             return "Psi4 has no density-fitted gradient without β electrons; ask for the energy, or scf_type pk"
         return auxiliary_refusal(str(settings.get("df_basis_scf", "")), atomic_numbers)
@@ -123,11 +136,10 @@ class Psi4Harness(Harness):
         installation = find()
         with classified_errors("Psi4"):
             job = _job(input_data, config)
-            answer = _process.ask(installation, job)
-        if not answer["ok"]:
-            raise CalculationError(
-                answer["error_type"], f"Psi4: {answer['error_message']}", {"output_tail": answer["output_tail"]}
-            )
+            answer = _answer(installation, job)
+            extras = answer["extras"] | _potential(job, answer) | _from_orbitals(input_data, answer)
+            if input_data.specification.keywords.get(HESSIAN):
+                extras |= _hessian(installation, job)
         gradient = answer["gradient"]
         return atomic_result(
             input_data,
@@ -144,15 +156,16 @@ class Psi4Harness(Harness):
                 "nuclear_repulsion_energy": answer["nuclear_repulsion_energy"],
                 "scf_iterations": answer["iterations"],
             },
-            extras=answer["extras"] | _potential(job, answer),
+            extras=extras,
         )
 
 
 def _job(input_data: AtomicInput, config: TaskConfig) -> dict[str, Any]:
     molecule, specification = input_data.molecule, input_data.specification
-    options = {name: value for name, value in specification.keywords.items() if name != RESP_POTENTIAL}
+    keywords = specification.keywords
+    options = {name: value for name, value in keywords.items() if name not in OWN_KEYWORDS}
     resp_points = None
-    if specification.keywords.get(RESP_POTENTIAL):
+    if keywords.get(RESP_POTENTIAL):
         resp_points = resp.merz_kollman_grid(molecule.atomic_numbers, molecule.geometry).tolist()
     return {
         "symbols": [str(symbol) for symbol in molecule.symbols],
@@ -162,11 +175,61 @@ def _job(input_data: AtomicInput, config: TaskConfig) -> dict[str, Any]:
         "method": specification.model.method,
         "driver": specification.driver.value,
         "options": {"basis": specification.model.basis, **options},
+        "orbitals": any(keywords.get(name) for name in (MATRICES, *partition.SCHEMES)),
         "resp_points": resp_points,
         "resp_options": {"basis": resp.BASIS, "puream": False},
         "threads": config.ncores,
         "memory_bytes": max(_LEAST_MEMORY_BYTES, int(config.memory * MEMORY_SHARE * 2**30)),
     }
+
+
+def _answer(installation: Installation, job: dict[str, Any]) -> dict[str, Any]:
+    answer = _process.ask(installation, job)
+    if not answer["ok"]:
+        raise CalculationError(
+            answer["error_type"], f"Psi4: {answer['error_message']}", {"output_tail": answer["output_tail"]}
+        )
+    return answer
+
+
+def _hessian(installation: Installation, job: dict[str, Any]) -> dict[str, Any]:
+    """By differences of gradients, for Psi4 before 1.4 has analytical second derivatives of RHF alone."""
+
+    def gradient(positions_bohr: np.ndarray) -> np.ndarray:
+        moved = {"geometry": positions_bohr.ravel().tolist(), "driver": "gradient"}
+        answer = _answer(installation, {**job, **moved, "orbitals": False, "resp_points": None})
+        return np.asarray(answer["gradient"])
+
+    return {HESSIAN: orbitals.pack(by_differences(gradient, np.asarray(job["geometry"])))}
+
+
+def _from_orbitals(input_data: AtomicInput, answer: dict[str, Any]) -> dict[str, Any]:
+    """The matrices and the charges that were asked for."""
+    if "orbitals" not in answer:
+        return {}
+    found = answer["orbitals"]
+    basis = orbitals.Basis(tuple(_shell(**shell) for shell in found["shells"]))
+    nao = len(basis)
+    overlap, alpha, beta, fock_alpha, fock_beta = (
+        np.frombuffer(base64.b64decode(text), dtype="<f8").reshape(nao, nao)
+        for text in (found["overlap"], *found["density"], *found["fock"])
+    )
+    restricted = input_data.molecule.molecular_multiplicity == 1
+    return orbitals.extras(
+        input_data,
+        basis,
+        overlap=overlap,
+        density=np.stack([alpha + beta] if restricted else [alpha, beta]),
+        fock=np.stack([fock_alpha] if restricted else [fock_alpha, fock_beta]),
+    )
+
+
+def _shell(atom: int, l: int, spherical: bool, exponents: list[float], coefficients: list[float]) -> orbitals.Shell:  # noqa: E741
+    """A shell with its components in Psi4's order: m = 0, 1, −1, 2, …; x falling, then y, of Cartesian ones."""
+    components = (
+        (0, *(sign * m for m in range(1, l + 1) for sign in (1, -1))) if spherical else orbitals.cartesian_powers(l)
+    )
+    return orbitals.Shell(atom, l, np.array(exponents), np.array(coefficients), components)
 
 
 def _potential(job: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:

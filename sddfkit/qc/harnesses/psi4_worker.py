@@ -8,6 +8,7 @@ error_type, error_message, output_tail.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -36,8 +37,9 @@ def calculate(job: dict[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     job : dict
-        symbols, geometry (flat, bohr), charge, multiplicity, method, driver, options (with basis), resp_points (None,
-        or where HF's potential is wanted), resp_options, threads, memory_bytes.
+        symbols, geometry (flat, bohr), charge, multiplicity, method, driver, options (with basis), orbitals (whether
+        the AO basis and its matrices are wanted), resp_points (None, or where HF's potential is wanted), resp_options,
+        threads, memory_bytes.
 
     Returns
     -------
@@ -71,6 +73,8 @@ def calculate(job: dict[str, Any]) -> dict[str, Any]:
         "iterations": int(values["SCF ITERATIONS"]),
         "extras": dict(_charges(psi4, wfn), **_frontier(wfn)),
     }
+    if job["orbitals"]:
+        answer["orbitals"] = _orbitals(wfn)
     if job["resp_points"] is not None:
         answer["resp_potential"] = _potential(psi4, job, molecule)
     return answer
@@ -83,6 +87,34 @@ def _potential(psi4: Any, job: dict[str, Any], molecule: Any) -> list[float]:
     wfn = psi4.energy("hf", molecule=molecule, return_wfn=True)[1]
     points = psi4.core.Matrix.from_list(job["resp_points"])
     return _flat(psi4.core.ESPPropCalc(wfn).compute_esp_over_grid_in_memory(points))
+
+
+def _orbitals(wfn: Any) -> dict[str, Any]:
+    """Shells of the basis set in Psi4's order, and matrices (nao, nao) as base64 of float64; those of each spin."""
+    basis = wfn.basisset()
+    shells = []
+    for index in range(basis.nshell()):
+        shell = basis.shell(index)
+        primitives = range(shell.nprimitive)
+        shells.append(
+            {
+                "atom": int(shell.ncenter),
+                "l": int(shell.am),
+                "spherical": bool(shell.is_pure()),
+                "exponents": [float(shell.exp(k)) for k in primitives],
+                "coefficients": [float(shell.coef(k)) for k in primitives],
+            }
+        )
+    return {
+        "shells": shells,
+        "overlap": _base64(wfn.S()),
+        "density": [_base64(wfn.Da()), _base64(wfn.Db())],
+        "fock": [_base64(wfn.Fa()), _base64(wfn.Fb())],
+    }
+
+
+def _base64(matrix: Any) -> str:
+    return base64.b64encode(matrix.to_array().astype("<f8").tobytes()).decode()
 
 
 def _charges(psi4: Any, wfn: Any) -> dict[str, list[float]]:

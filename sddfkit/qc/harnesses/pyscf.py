@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 
-from sddfkit.qc import basis_sets, dispersion, resp
+from sddfkit.qc import basis_sets, dispersion, orbitals, partition, proatoms, resp
 from sddfkit.qc.errors import CalculationError, classified_errors
+from sddfkit.qc.grids import treutler_ahlrichs
 from sddfkit.qc.harnesses.base import (
     Harness,
     atomic_result,
@@ -20,6 +21,7 @@ from sddfkit.qc.harnesses.base import (
     package_version,
     refuse_driver,
 )
+from sddfkit.qc.hessian import by_differences
 
 if TYPE_CHECKING:
     from qcelemental.models.v2 import AtomicInput, AtomicResult, AtomicSpecification
@@ -72,6 +74,9 @@ class PyscfKeywords:
     conv_tol, conv_tol_grad : SCF thresholds on the energy (hartree) and the orbital gradient
     max_cycle, init_guess, damping, level_shift, second_order : for SCFs that are hard to converge
     resp_potential : add HF/6-31G(d)'s electrostatic potential on the grid for RESP charges
+    hessian : add the Hessian
+    matrices : add basis functions, overlap, density and Fock matrix
+    hirshfeld, mbis : add atomic charges by a partition of the density
     """
 
     density_fit: bool = True
@@ -88,9 +93,13 @@ class PyscfKeywords:
     level_shift: float = 0.0
     second_order: bool = False
     resp_potential: bool = False
+    hessian: bool = False
+    matrices: bool = False
+    hirshfeld: bool = False
+    mbis: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("density_fit", "second_order", "resp_potential"):
+        for name in ("density_fit", "second_order", "resp_potential", "hessian", "matrices", *partition.SCHEMES):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected true or false")
         if self.cartesian not in (None, True, False):
@@ -136,7 +145,12 @@ class PyscfHarness(Harness):
     install_hint: ClassVar[str] = "Get it by: pip install pyscf"
     gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
         ("mulliken_charges", "lowdin_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
-    ) | {"electrostatic_potential": MappingProxyType({"resp_potential": True})}
+    ) | {
+        "electrostatic_potential": MappingProxyType({"resp_potential": True}),
+        "hessian": MappingProxyType({"hessian": True}),
+        **dict.fromkeys(orbitals.MATRICES, MappingProxyType({"matrices": True})),
+        **{f"{scheme}_charges": MappingProxyType({scheme: True}) for scheme in partition.SCHEMES},
+    }
 
     def problem(self) -> str | None:
         """None if PySCF is installed; it is not imported for this."""
@@ -168,6 +182,8 @@ class PyscfHarness(Harness):
         if method.lower() == WB97X_D and max(atomic_numbers) > len(dispersion.RADII_ANGSTROM):
             return f"the dispersion of {method} covers H to Kr, the molecule has an atom with Z={max(atomic_numbers)}"
         if keywords.resp_potential and (refused := resp.radii_refusal(atomic_numbers)) is not None:
+            return refused
+        if keywords.hirshfeld and (refused := proatoms.refusal(atomic_numbers)) is not None:
             return refused
         return auxiliary_refusal(keywords.auxbasis, atomic_numbers) if keywords.density_fit else None
 
@@ -214,8 +230,54 @@ class PyscfHarness(Harness):
             extras=_populations(mf)
             | (_resp_potential(input_data, keywords, memory_mib) if keywords.resp_potential else {})
             | _frontier(mf)
+            | (_hessian(mf, model.method) if keywords.hessian else {})
+            | _from_orbitals(input_data, mf, keywords)
             | ({"spin_square": float(mf.spin_square()[0])} if mf.mol.spin else {}),
         )
+
+
+def _hessian(mf: Any, method: str) -> dict[str, Any]:
+    """Second derivatives by PySCF, analytical; of the dispersion by differences, which are cheap and exact enough."""
+    hessian = np.asarray(mf.Hessian().kernel()).transpose(0, 2, 1, 3).reshape(3 * mf.mol.natm, 3 * mf.mol.natm)
+    if method.lower() == WB97X_D:
+        numbers = mf.mol.atom_charges()
+        hessian = hessian + by_differences(
+            lambda positions_bohr: dispersion.energy_and_gradient(numbers, positions_bohr)[1], mf.mol.atom_coords()
+        )
+    return {"hessian": orbitals.pack(hessian)}
+
+
+def _from_orbitals(input_data: AtomicInput, mf: Any, keywords: PyscfKeywords) -> dict[str, Any]:
+    """The matrices and the charges that were asked for."""
+    if not (keywords.matrices or any(getattr(keywords, scheme) for scheme in partition.SCHEMES)):
+        return {}
+    nao = mf.mol.nao
+    return orbitals.extras(
+        input_data,
+        _basis(mf.mol),
+        overlap=mf.get_ovlp(),
+        density=np.asarray(mf.make_rdm1()).reshape(-1, nao, nao),
+        fock=np.asarray(mf.get_fock()).reshape(-1, nao, nao) if keywords.matrices else np.zeros((1, nao, nao)),
+    )
+
+
+def _basis(mol: Any) -> orbitals.Basis:
+    """The functions in PySCF's order and scale: radial parts and harmonics are normalised apart, Cartesian d not."""
+    from pyscf import gto
+
+    shells = []
+    for index in range(mol.nbas):
+        l, exponents = mol.bas_angular(index), mol.bas_exp(index)  # noqa: E741
+        components: Any = (1, -1, 0) if l == 1 else tuple(range(-l, l + 1))
+        scale = np.sqrt((2 * l + 1) / (4 * np.pi))
+        if mol.cart:
+            components, scale = orbitals.cartesian_powers(l), scale if l < 2 else 1.0
+        contractions = mol.bas_ctr_coeff(index) * gto.gto_norm(l, exponents)[:, None] * scale
+        shells += [
+            orbitals.Shell(int(mol.bas_atom(index)), l, exponents, coefficients, components)
+            for coefficients in contractions.T
+        ]
+    return orbitals.Basis(tuple(shells))
 
 
 def _populations(mf: Any) -> dict[str, list[float]]:
@@ -324,22 +386,8 @@ def _set_grid(grids: Any, keywords: PyscfKeywords) -> None:
 
 def _take_psi4_radii(grids: Any, alpha: float) -> None:
     """Put the radial points of `grids` where Psi4 has them, and divide space between the atoms as it does."""
-    grids.radi_method = lambda n, charge, *_, **__: _treutler_ahlrichs(n, alpha * PSI4_RADII[charge - 1])
+    grids.radi_method = lambda n, charge, *_, **__: treutler_ahlrichs(n, alpha * PSI4_RADII[charge - 1])
     grids.atomic_radii = np.array([1.0, *PSI4_RADII])  # the index is the atomic number; 0 is a ghost
-
-
-def _treutler_ahlrichs(n: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Radii and weights (n,) in bohr: Gauss–Chebyshev points of the second kind under Treutler and Ahlrichs' map M4.
-
-    r = scale / ln 2 · (1 + x)^0.6 · ln(2 / (1 - x)) (J. Chem. Phys. 102, 346 (1995), doi:10.1063/1.469408). PySCF's own
-    is not used, because it brings other scales.
-    """
-    angle = np.arange(n, 0, -1) * np.pi / (n + 1)
-    x = np.cos(angle)
-    factor = scale / np.log(2) * (1 + x) ** 0.6
-    logarithm = np.log(2 / (1 - x))
-    slope = factor * (0.6 / (1 + x) * logarithm + 1 / (1 - x))
-    return factor * logarithm, np.pi / (n + 1) * np.sin(angle) * slope
 
 
 def _mole(input_data: AtomicInput, basis: str, keywords: PyscfKeywords, memory_mib: float) -> Any:

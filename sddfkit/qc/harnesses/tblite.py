@@ -20,6 +20,8 @@ from sddfkit.qc.harnesses.base import (
     package_version,
     refuse_driver,
 )
+from sddfkit.qc.hessian import by_differences
+from sddfkit.qc.orbitals import pack
 
 if TYPE_CHECKING:
     from qcelemental.models.v2 import AtomicInput, AtomicResult, AtomicSpecification
@@ -33,6 +35,9 @@ SETTINGS: Final[dict[str, str]] = {
     "electronic_temperature_hartree": "temperature",
 }
 """Keywords of the harness, and tblite's names for them."""
+
+HESSIAN: Final = "hessian"
+"""Keyword (true or false) that is none of tblite's: add the Hessian, by differences of gradients."""
 
 
 class TbliteHarness(Harness):
@@ -49,7 +54,7 @@ class TbliteHarness(Harness):
     install_hint: ClassVar[str] = "Get it by: pip install tblite"
     gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
         ("mulliken_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
-    )
+    ) | {HESSIAN: MappingProxyType({HESSIAN: True})}
     own_methods: ClassVar[Mapping[str, frozenset[int]]] = dict.fromkeys(METHODS, frozenset(range(1, 87)))
 
     def problem(self) -> str | None:
@@ -73,8 +78,12 @@ class TbliteHarness(Harness):
         if method.lower() not in METHODS:
             return f"tblite has no method {method!r}; known: {', '.join(METHODS)}"
         for keyword, value in specification.keywords.items():
+            if keyword == HESSIAN and isinstance(value, bool):
+                continue
+            if keyword == HESSIAN:
+                return f"{HESSIAN} is {value!r}, expected true or false"
             if keyword not in SETTINGS:
-                return f"unknown tblite keyword {keyword!r}; known: {', '.join(SETTINGS)}"
+                return f"unknown tblite keyword {keyword!r}; known: {', '.join(SETTINGS)}, {HESSIAN}"
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
                 return f"tblite keyword {keyword} is {value!r}, expected a positive number"
         return None
@@ -89,8 +98,12 @@ class TbliteHarness(Harness):
         """
         del config  # tblite takes its threads from OMP_NUM_THREADS when it is loaded
         refuse_driver(input_data, "tblite")
+        extras = {}
         with classified_errors("tblite"):
-            values = _singlepoint(input_data, METHODS[input_data.specification.model.method.lower()])
+            calculator = _calculator(input_data)
+            values = _singlepoint(calculator)
+            if input_data.specification.keywords.get(HESSIAN):
+                extras[HESSIAN] = pack(_hessian(calculator, np.asarray(input_data.molecule.geometry)))
         with_gradient = input_data.specification.driver == "gradient"
         return atomic_result(
             input_data,
@@ -100,7 +113,7 @@ class TbliteHarness(Harness):
             gradient=values.get("gradient") if with_gradient else None,
             dipole=values.get("dipole"),
             properties={"calcinfo_nbasis": int(values.get("norbitals"))},
-            extras={"mulliken_charges": values.get("charges").tolist(), **_frontier(input_data, values)},
+            extras={"mulliken_charges": values.get("charges").tolist(), **_frontier(input_data, values), **extras},
         )
 
 
@@ -115,24 +128,40 @@ def _frontier(input_data: AtomicInput, values: Any) -> dict[str, float]:
     return found
 
 
-def _singlepoint(input_data: AtomicInput, method: str) -> Any:
-    from tblite.exceptions import TBLiteRuntimeError
+def _calculator(input_data: AtomicInput) -> Any:
     from tblite.interface import Calculator
 
-    molecule = input_data.molecule
+    molecule, specification = input_data.molecule, input_data.specification
     calculator = Calculator(
-        method=method,
+        method=METHODS[specification.model.method.lower()],
         numbers=np.asarray(molecule.atomic_numbers),
         positions=np.asarray(molecule.geometry),
         charge=float(molecule.molecular_charge),
         uhf=int(molecule.molecular_multiplicity) - 1,
     )
     calculator.set("verbosity", 0)
-    for keyword, value in input_data.specification.keywords.items():
-        calculator.set(SETTINGS[keyword], value)
+    for keyword, value in specification.keywords.items():
+        if keyword in SETTINGS:
+            calculator.set(SETTINGS[keyword], value)
+    return calculator
+
+
+def _singlepoint(calculator: Any) -> Any:
+    from tblite.exceptions import TBLiteRuntimeError
+
     try:
         return calculator.singlepoint()
     except TBLiteRuntimeError as error:
         if "not converge" in str(error):
             raise CalculationError("convergence", f"tblite's charges did not converge: {error}") from error
         raise
+
+
+def _hessian(calculator: Any, positions_bohr: np.ndarray) -> np.ndarray:
+    """Hessian (3n, 3n) in hartree/bohr²; the calculator is left at a displaced geometry."""
+
+    def gradient(displaced: np.ndarray) -> np.ndarray:
+        calculator.update(positions=displaced)
+        return np.asarray(_singlepoint(calculator).get("gradient"))
+
+    return by_differences(gradient, positions_bohr)

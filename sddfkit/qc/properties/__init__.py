@@ -5,8 +5,13 @@
 | energy | eV | scalar |
 | forces | eV/Å | (n, 3) |
 | dipole | e·Å | (3,) |
-| mulliken_charges, lowdin_charges, resp | e | (n,) |
+| mulliken_charges, lowdin_charges, resp, hirshfeld_charges, mbis_charges | e | (n,) |
 | homo, lumo, gap | eV | scalar |
+| frequencies | cm⁻¹ | (modes,) |
+| zpe | eV | scalar |
+| overlap | 1 | (nao, nao) |
+| density, fock | 1, eV | (s, nao, nao), s = 1 or of α and β |
+| ao_basis | 1 | JSON text: what the matrices' functions are |
 
 Every module of this package that defines a `Property` is found by itself; one outside the package is named by its
 dotted path, ``mine.toy.CHARGES``.
@@ -22,7 +27,6 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from qcelemental.models.v2 import AtomicResult
 
 from sddfkit.qc.properties.base import Property, PropertyError
@@ -92,7 +96,7 @@ def property_named(name: str) -> Property:
 
 def extract(
     result: AtomicResult | Mapping[str, Any], names: Iterable[str] = ("energy", "forces", "dipole")
-) -> dict[str, float | np.ndarray]:
+) -> dict[str, Any]:
     """Read properties from a result.
 
     Parameters
@@ -105,7 +109,7 @@ def extract(
     Returns
     -------
     dict
-        The names as given, to float (eV) or array (eV/Å, e·Å).
+        The names as given, to float, float64 array or text, in the unit of each property.
 
     Raises
     ------

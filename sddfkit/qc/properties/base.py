@@ -22,15 +22,17 @@ class Property(NamedTuple):
     extract : from a QCSchema result as JSON-like dict (bohr, hartree) to a float or an array in `unit`
     turns : whether each axis of length 3 turns with the molecule; False for three numbers that are no vector
     needs : what it reads from the result's extras; programs whose harness does not list it in `gives` are refused
+    remark : what a reader of the value must know of this result, in a sentence; None if nothing
     """
 
     name: str
     arrow_type: str
     unit: str
     shape: str
-    extract: Callable[[Mapping[str, Any]], float | np.ndarray]
+    extract: Callable[[Mapping[str, Any]], float | np.ndarray | str]
     turns: bool = True
     needs: tuple[str, ...] = ()
+    remark: Callable[[Mapping[str, Any]], str | None] = lambda result: None
 
 
 def qcschema_value(result: Mapping[str, Any], key: str) -> Any:
