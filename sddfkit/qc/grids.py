@@ -22,7 +22,12 @@ _SMALLEST: Final = 1e-300
 
 
 class Grid(NamedTuple):
-    """points : (p, 3) bohr; weights : (p,) bohr³, of integrals over all space; first : (n + 1,) of each atom's points."""
+    """A quadrature over all space.
+
+    points : (p, 3) float64, bohr
+    weights : (p,) float64, bohr³
+    first : (n + 1,) int, where the points of each atom begin, and the end
+    """
 
     points: np.ndarray
     weights: np.ndarray

@@ -46,9 +46,8 @@ def by_differences(
     positions = np.asarray(positions_bohr, dtype=np.float64).reshape(-1, 3)
     rows = []
     for coordinate in range(positions.size):
-        moved = np.zeros(positions.size)
-        moved[coordinate] = step_bohr
-        moved = moved.reshape(-1, 3)
+        moved = np.zeros(positions.shape)
+        moved[divmod(coordinate, 3)] = step_bohr
         rows.append(np.ravel(gradient(positions + moved) - gradient(positions - moved)) / (2 * step_bohr))
     hessian = np.array(rows)
     return 0.5 * (hessian + hessian.T)

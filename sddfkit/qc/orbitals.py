@@ -37,6 +37,9 @@ class BasisError(ValueError):
     """Two calculations have no common basis functions, or a document holds no basis."""
 
 
+Components = tuple[tuple[int, int, int], ...] | tuple[int, ...]
+
+
 class Shell(NamedTuple):
     """The functions on one atom that share their radial part.
 
@@ -51,7 +54,7 @@ class Shell(NamedTuple):
     l: int  # noqa: E741
     exponents: np.ndarray
     coefficients: np.ndarray
-    components: tuple[tuple[int, int, int], ...] | tuple[int, ...]
+    components: Components
 
 
 class Basis(NamedTuple):
@@ -76,7 +79,7 @@ class Basis(NamedTuple):
                         int(shell["l"]),
                         np.asarray(shell["exponents"], dtype=np.float64),
                         np.asarray(shell["coefficients"], dtype=np.float64),
-                        tuple(tuple(c) if isinstance(c, (list, tuple)) else int(c) for c in shell["components"]),
+                        _components(shell["components"]),
                     )
                     for shell in document["shells"]
                 )
@@ -148,21 +151,20 @@ class Basis(NamedTuple):
         if len(self) != len(other):
             raise BasisError(f"the one basis has {len(self)} functions, the other {len(other)}")
         left = list(self._numbered())
-        index, factor = [], []
+        source: list[int] = []
+        factor: list[float] = []
         for shell in other.shells:
-            for place, (first, candidate) in enumerate(left):
-                ratio = _ratio(candidate, shell)
-                if ratio is not None:
-                    break
-            else:
+            fits = ((place, ratio) for place, (_, one) in enumerate(left) if (ratio := _ratio(one, shell)) is not None)
+            place, ratio = next(fits, (-1, 0.0))
+            if place < 0:
                 raise BasisError(
                     f"atom {shell.atom} has a shell with l = {shell.l} and the exponents {shell.exponents.tolist()} in "
                     "the one basis alone: these are different basis sets, or orders of atoms"
                 )
-            del left[place]
-            index += [first + candidate.components.index(component) for component in shell.components]
+            first, one = left.pop(place)
+            source += [first + list(one.components).index(component) for component in shell.components]
             factor += [ratio] * len(shell.components)
-        return Change(np.array(index), np.array(factor))
+        return Change(np.array(source), np.array(factor))
 
     def _numbered(self) -> Iterator[tuple[int, Shell]]:
         first = 0
@@ -172,14 +174,16 @@ class Basis(NamedTuple):
 
     def _blocks(self, positions_bohr: np.ndarray, points_bohr: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Columns and values (p, functions of one shell) of the shells that reach any of the points."""
-        atom, highest = None, {}
+        atom = -1
+        harmonics: dict[tuple[int, int], np.ndarray] = {}
+        highest: dict[int, int] = {}
         for shell in self.shells:
             highest[shell.atom] = max(shell.l, highest.get(shell.atom, 0))
         for first, shell in self._numbered():
             if shell.atom != atom:
                 atom = shell.atom
                 s = points_bohr - positions_bohr[atom]
-                square, harmonics = np.einsum("px,px->p", s, s), None
+                square, harmonics = np.einsum("px,px->p", s, s), {}
             nearest = float(square.min()) if len(square) else np.inf
             if np.abs(shell.coefficients * np.exp(-shell.exponents * nearest)).max() < _NEGLIGIBLE:
                 continue
@@ -192,25 +196,25 @@ class Basis(NamedTuple):
                 if isinstance(component, tuple):
                     values[:, column] = _monomial(s, component) * radial
                 else:
-                    if harmonics is None:
+                    if not harmonics:
                         harmonics = solid_harmonics(highest[atom], s)
                     values[:, column] = harmonics[shell.l, component] * radial
             yield slice(first, first + len(shell.components)), values
 
 
 class Change(NamedTuple):
-    """From one basis to another: function i of the new one is factor[i] times function index[i] of the old one."""
+    """From one basis to another: function i of the new one is factor[i] times function source[i] of the old one."""
 
-    index: np.ndarray
+    source: np.ndarray
     factor: np.ndarray
 
     def operator(self, matrix: np.ndarray) -> np.ndarray:
         """An overlap or Fock matrix, (…, nao, nao), in the new basis."""
-        return matrix[..., self.index[:, None], self.index] * np.outer(self.factor, self.factor)
+        return matrix[..., self.source[:, None], self.source] * np.outer(self.factor, self.factor)
 
     def density(self, matrix: np.ndarray) -> np.ndarray:
         """A density matrix, (…, nao, nao), in the new basis."""
-        return matrix[..., self.index[:, None], self.index] / np.outer(self.factor, self.factor)
+        return matrix[..., self.source[:, None], self.source] / np.outer(self.factor, self.factor)
 
 
 def solid_harmonics(highest: int, s: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
@@ -299,6 +303,13 @@ def cartesian_powers(l: int) -> tuple[tuple[int, int, int], ...]:  # noqa: E741
     ((1, 0, 0), (0, 1, 0), (0, 0, 1))
     """
     return tuple((i, j, l - i - j) for i in range(l, -1, -1) for j in range(l - i, -1, -1))
+
+
+def _components(written: Any) -> Components:
+    """Powers are lists in JSON."""
+    if written and isinstance(written[0], (list, tuple)):
+        return tuple((int(i), int(j), int(k)) for i, j, k in written)
+    return tuple(int(m) for m in written)
 
 
 def _monomial(s: np.ndarray, powers: tuple[int, int, int]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Atomic charges by dividing the electron density in space: Hirshfeld's and MBIS. NumPy and SciPy, atomic units.
 
 F. L. Hirshfeld, Theor. Chim. Acta 44, 129 (1977), doi:10.1007/BF00549096; T. Verstraelen et al., J. Chem. Theory
-Comput. 12, 3894 (2016), doi:10.1021/acs.jctc.6b00456. One density on one grid serves both, whichever program it is from.
+Comput. 12, 3894 (2016), doi:10.1021/acs.jctc.6b00456. One density on one grid serves both, whatever program gave it.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ def mbis(electrons: Cloud, atomic_numbers: np.ndarray, positions_bohr: np.ndarra
 
 
 class _Near(NamedTuple):
-    """Points around an atom, by distance: indices (k,), distances (k,) in bohr."""
+    """Points around an atom, by distance: which (k,) int, and their distances (k,) in bohr."""
 
-    index: np.ndarray
+    points: np.ndarray
     distance: np.ndarray
 
     @classmethod
@@ -170,12 +170,12 @@ def _iterate(electrons: np.ndarray, near: list[_Near], atoms: np.ndarray, x: np.
     for atom, n, sigma in zip(atoms, population, width, strict=True):
         here = near[atom].distance[: np.searchsorted(near[atom].distance, _FAR_WIDTHS * sigma)]
         part = n / (8 * np.pi * sigma**3) * np.exp(-here / sigma)
-        model[near[atom].index[: len(part)]] += part
+        model[near[atom].points[: len(part)]] += part
         parts.append(part)
     ratio = electrons / np.maximum(model, 1e-300)
     new = np.empty_like(x)
     for i, (atom, part) in enumerate(zip(atoms, parts, strict=True)):
-        part *= ratio[near[atom].index[: len(part)]]
+        part *= ratio[near[atom].points[: len(part)]]
         new[i] = part.sum()
         new[len(parts) + i] = part @ near[atom].distance[: len(part)] / (3 * max(new[i], 1e-300))
     return new

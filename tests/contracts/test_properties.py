@@ -38,8 +38,9 @@ CHEAPEST_FIRST = (("gfn2", "tblite"), ("wb97x_631gd", "pyscf"), ("wb97x_631gd", 
 TOLERANCE = {"gfn2": 1e-4, "wb97x_631gd": 2e-2}
 """Relative, for values of a turned molecule: quadrature grids do not turn with it."""
 
-SHAPES = {"scalar": (), "(3,)": (3,), "(n,)": (3,), "(n, 3)": (3, 3), "(3, 3)": (3, 3)}
-"""Shape in words to shape for water."""
+SHAPES = {"scalar": (), "(3,)": (3,), "(n,)": (3,), "(n, 3)": (3, 3), "(3, 3)": (3, 3), "(modes,)": (3,)}
+MATRICES = {"(nao, nao)": (19, 19), "(s, nao, nao)": (1, 19, 19)}
+"""Shape in words to shape for water, in 6-31G(d) where it matters."""
 
 
 def document(level_name: str, program: str, name: str, *, turned: bool = False) -> AtomicInput:
@@ -84,9 +85,10 @@ def test_name_type_unit_and_shape_are_consistent(name):
     prop = property_named(name)
     assert prop.name.isidentifier() and prop.name == prop.name.lower(), "it names a column"
     assert prop.unit and prop.unit == prop.unit.strip(), 'a number without unit has the unit "1"'
-    assert prop.shape in SHAPES, f"shape {prop.shape!r} is none of {', '.join(SHAPES)}"
-    assert prop.arrow_type == ("float64" if prop.shape == "scalar" else "list<float64>")
-    value_type = pa.float64() if prop.shape == "scalar" else pa.list_(pa.float64())
+    known = SHAPES | MATRICES
+    assert prop.shape in known, f"shape {prop.shape!r} is none of {', '.join(known)}"
+    assert prop.arrow_type in (("float64", "string") if prop.shape == "scalar" else ("list<float64>",))
+    value_type = pa.type_for_alias(prop.arrow_type) if prop.shape == "scalar" else pa.list_(pa.float64())
     value = extract(result(*cheapest(name), name), [name])[name]
     column = pa.array([np.ravel(value).tolist() if np.ndim(value) else value], type=value_type)
     assert len(column) == 1
@@ -95,7 +97,10 @@ def test_name_type_unit_and_shape_are_consistent(name):
 @every_property
 def test_a_value_is_finite_and_has_its_shape(name):
     value = extract(result(*cheapest(name), name), [name])[name]
-    assert np.shape(value) == SHAPES[property_named(name).shape]
+    assert np.shape(value) == (SHAPES | MATRICES)[property_named(name).shape]
+    if property_named(name).arrow_type == "string":
+        assert isinstance(value, str) and value
+        return
     assert np.asarray(value).dtype == np.float64
     assert np.isfinite(value).all()
 
@@ -131,6 +136,12 @@ def test_it_turns_with_the_molecule(name):
     prop, (level_name, program) = property_named(name), cheapest(name)
     value = np.asarray(extract(result(level_name, program, name), [name])[name])
     turned = np.asarray(extract(result(level_name, program, name, turned=True), [name])[name])
+    if prop.arrow_type == "string":
+        assert turned == value
+        return
+    if prop.shape in MATRICES:  # functions turn, so their matrices do; but not those of s functions alone
+        s_only = [0, 1, 2, 15, 16, 17, 18]
+        value, turned = (matrix[..., s_only, :][..., s_only] for matrix in (value, turned))
     expected = value
     if prop.turns and prop.shape in ("(3,)", "(n, 3)"):
         expected = value @ TURN.T

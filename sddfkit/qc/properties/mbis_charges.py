@@ -1,6 +1,7 @@
 """Atomic charges by the minimal basis iterative stockholder partition, MBIS.
 
-T. Verstraelen et al., J. Chem. Theory Comput. 12, 3894 (2016), doi:10.1021/acs.jctc.6b00456; see `sddfkit.qc.partition`.
+T. Verstraelen et al., J. Chem. Theory Comput. 12, 3894 (2016), doi:10.1021/acs.jctc.6b00456. How:
+`sddfkit.qc.partition`.
 """
 
 from __future__ import annotations
