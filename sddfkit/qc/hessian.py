@@ -79,7 +79,7 @@ def vibrations(hessian: np.ndarray, masses_amu: np.ndarray, positions_bohr: np.n
     quanta = np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues) / AMU_TO_ELECTRON_MASS)  # ħω in hartree
     modes = (inner @ vectors).T / root
     modes /= np.linalg.norm(modes, axis=1, keepdims=True)
-    return Vibrations(quanta * HARTREE_TO_WAVENUMBER, modes.reshape(len(quanta), -1, 3))
+    return Vibrations(quanta * HARTREE_TO_WAVENUMBER, modes.reshape(len(quanta), len(masses), 3))
 
 
 def _internal(masses: np.ndarray, positions: np.ndarray) -> np.ndarray:

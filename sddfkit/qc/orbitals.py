@@ -193,12 +193,11 @@ class Basis(NamedTuple):
                     radial += coefficient * np.exp(-exponent * square)
             values = np.empty((len(square), len(shell.components)))
             for column, component in enumerate(shell.components):
-                if isinstance(component, tuple):
-                    values[:, column] = _monomial(s, component) * radial
-                else:
-                    if not harmonics:
-                        harmonics = solid_harmonics(highest[atom], s)
+                if isinstance(component, int):
+                    harmonics = harmonics or solid_harmonics(highest[atom], s)
                     values[:, column] = harmonics[shell.l, component] * radial
+                else:
+                    values[:, column] = _monomial(s, component) * radial
             yield slice(first, first + len(shell.components)), values
 
 

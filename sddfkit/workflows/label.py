@@ -27,7 +27,7 @@ from sddfkit.factory.jobs import Calculation, plan_atoms
 from sddfkit.qc.atoms import GROUND_STATE_MULTIPLICITY
 from sddfkit.qc.inputs import refusal
 from sddfkit.qc.levels import ChosenProgram, Level
-from sddfkit.qc.properties import extract, property_named, with_properties
+from sddfkit.qc.properties import PropertyError, extract, property_named, with_properties
 from sddfkit.runs import write_whole
 from sddfkit.workflows.console import progress, say
 
@@ -69,17 +69,31 @@ class ConformerSet:
 class Labels:
     """What labelling gave so far: records with energies, what failed and why, and what it cost.
 
-    ``properties`` are those beyond energy, forces and dipole that were asked for: record id → name → value.
+    ``properties`` are those beyond energy, forces and dipole that were asked for: record id → name → value, None where
+    the result does not hold it. ``remarks`` say so, and what else is to be known of values: name → record id → remark.
     """
 
     records: dict[str, Record] = field(default_factory=dict)
     properties: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict)
     atoms: dict[int, float] = field(default_factory=dict)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
     known: int = 0
     computed: int = 0
     program_wall_s: float = 0.0
     core_hours: float = 0.0
+
+    def read(self, record_id: str, result: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Read properties from a result; what it does not hold is None, with a remark, and stops nothing else."""
+        values = self.properties.setdefault(record_id, {})
+        for name in names:
+            try:
+                values |= extract(result, [name])
+                remark = property_named(name).remark(result)
+            except PropertyError as error:
+                values[name], remark = None, f"none, for {error}"
+            if remark:
+                self.remarks.setdefault(name, {})[record_id] = remark
 
     def add(self, outcome: BatchOutcome) -> None:
         """Add the cost of one run of a batch."""
@@ -272,8 +286,7 @@ class Labeller:
             for record in labelled(store, calculations, records):
                 self.labels.records[record.record_id] = record
                 if self.properties:
-                    values = extract(store.result(record.result_key), self.properties)
-                    self.labels.properties[record.record_id] = values
+                    self.labels.read(record.record_id, store.result(record.result_key), self.properties)
             self.labels.atoms |= atom_energies(store, atoms)
             failed = failures(store, [item.key for item in asked])
         for row in failed:
@@ -290,6 +303,11 @@ class Labeller:
             f"{description}: {outcome.known} known before, {outcome.computed} computed, "
             f"{outcome.failed + len(refusals)} failed"
         )
+        for name, remarks in self.labels.remarks.items():
+            of_these = [record for record in records if record.record_id in remarks]
+            if of_these:
+                first = of_these[0]
+                say(f"  {name}, {len(of_these)} of {len(records)}, such as {first.name}: {remarks[first.record_id]}")
 
 
 def label_molecules(
@@ -375,7 +393,8 @@ def _property_columns(labels: Labels, rows: Sequence[Record]) -> Iterator[tuple[
         prop = property_named(name)
         inner = pa.type_for_alias(prop.arrow_type.removeprefix("list<").removesuffix(">"))
         kind = pa.list_(inner) if prop.arrow_type.startswith("list<") else inner
-        column = [np.ravel(found[name]) if np.ndim(found[name]) else found[name] for found in values]
+        asked: list[Any] = [found.get(name) for found in values]
+        column = [np.ravel(value) if np.ndim(value) else value for value in asked]
         about = {"unit": prop.unit, "shape": prop.shape, "description": f"{prop.name} by {name}"}
         yield pa.field(prop.name, kind, metadata=about), pa.array(column, type=kind)
 

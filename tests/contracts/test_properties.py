@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hydra.utils import instantiate
-from qcelemental.models.v2 import AtomicInput
+from qcelemental.models.v2 import AtomicInput, AtomicResult
 
 from sddfkit.qc import ProgramMissingError, atomic_input, compute, extract, property_named
 from sddfkit.qc.properties import PROPERTIES, Property, PropertyError, with_properties
@@ -57,14 +57,19 @@ def document(level_name: str, program: str, name: str, *, turned: bool = False) 
 
 def result(level_name: str, program: str, name: str, *, turned: bool = False) -> dict:
     """Water's result as its JSON reads."""
+    return json.loads(model(level_name, program, name, turned=turned).model_dump_json())
+
+
+def model(level_name: str, program: str, name: str, *, turned: bool = False) -> AtomicResult:
+    """Water's result."""
     return _computed(document(level_name, program, name, turned=turned).model_dump_json())
 
 
 @functools.cache
-def _computed(asked: str) -> dict:
+def _computed(asked: str) -> AtomicResult:
     outcome = compute(AtomicInput.model_validate_json(asked))
     assert outcome.success, outcome.error
-    return json.loads(outcome.model_dump_json())
+    return outcome
 
 
 def cheapest(name: str) -> tuple[str, str]:
@@ -108,10 +113,8 @@ def test_a_value_is_finite_and_has_its_shape(name):
 @every_property
 def test_a_model_and_its_json_give_the_same(name):
     level_name, program = cheapest(name)
-    model = compute(document(level_name, program, name))
-    np.testing.assert_array_equal(
-        extract(model, [name])[name], extract(json.loads(model.model_dump_json()), [name])[name]
-    )
+    from_model = extract(model(level_name, program, name), [name])[name]
+    np.testing.assert_array_equal(from_model, extract(result(level_name, program, name), [name])[name])
 
 
 @every_property
