@@ -192,7 +192,8 @@ class Basis(NamedTuple):
                 if abs(coefficient) * np.exp(-exponent * nearest) >= _NEGLIGIBLE:
                     radial += coefficient * np.exp(-exponent * square)
             values = np.empty((len(square), len(shell.components)))
-            for column, component in enumerate(shell.components):
+            components: tuple[Any, ...] = shell.components
+            for column, component in enumerate(components):
                 if isinstance(component, int):
                     harmonics = harmonics or solid_harmonics(highest[atom], s)
                     values[:, column] = harmonics[shell.l, component] * radial
