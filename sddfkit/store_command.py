@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STORE_NAME: Final = "store.sqlite"
 TAIL_LINES: Final = 12
+TAKEN_WITHIN_S: Final = 5.0
 
 
 class UsageError(ValueError):
@@ -201,13 +202,28 @@ def _retry(given: argparse.Namespace) -> int:
     from sddfkit.factory.store import Store
 
     _check_classes(given.classes)
-    reading(given.store).close()  # nothing is made or changed where no store is
+    with reading(given.store) as reader:  # nothing is made or changed where no store is
+        writer, folder = reader.writer(), reader.inbox
+    if writer is not None:
+        return _ask(writer, folder, {"do": "retry", "classes": given.classes, "keys": given.keys})
     with Store(_where(given.store)) as store:
         found = reopen(store, classes=given.classes, keys=given.keys)
     if found:
         print(f"ready again: {_counted(found)}; give the command that asked for them once more")
     else:
         print("nothing to retry")
+    return 0
+
+
+def _ask(writer: Any, folder: Path, request: dict[str, Any]) -> int:
+    """Leave a request for the process that writes the store, and say whether it has taken it."""
+    from sddfkit.factory import inbox
+
+    who = f"process {writer['pid']} on {writer['host']}, which writes the store"
+    if inbox.waits_for(inbox.leave(folder, request), TAKEN_WITHIN_S):
+        print(f"{request['do']}: taken over by {who}")
+    else:
+        print(f"{request['do']}: left for {who}; it takes it over as soon as it computes")
     return 0
 
 

@@ -2,29 +2,30 @@
 
 import json
 import logging
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from sddfkit.factory.ingest import ReachesEngines, collect, hand_over, ingest
-from sddfkit.factory.jobs import Calculation
+from sddfkit.factory import inbox
+from sddfkit.factory.claims import of_batch
+from sddfkit.factory.cluster import Cluster
+from sddfkit.factory.ingest import collect
+from sddfkit.factory.jobs import Calculation, Refusal, planned, record_document
+from sddfkit.factory.loop import Loop, OpenExecutor
+from sddfkit.factory.reopen import reopen
 from sddfkit.factory.retry import OPEN_AGAIN
-from sddfkit.factory.store import Store, attempts, calculations, now, requests
-from sddfkit.qc import supervisor
-from sddfkit.qc.spool import read_outcome
+from sddfkit.factory.store import KEYS_PER_QUERY, Store, StoreError, attempts, batches, calculations, now, requests
+from sddfkit.qc.inputs import Structure
+from sddfkit.qc.levels import ChosenProgram, Level
 
 logger = logging.getLogger(__name__)
 
-# More than the engines can do at once, so that none waits for its next task; few, because the queue is the database.
-TASKS_PER_ENGINE = 2
-HEARTBEAT_S = 20.0
-HAND_OVER_S = 60.0  # for an idle engine
+ADDED_AT_ONCE = 1000
+STORE_NAME = "store.sqlite"
 
 
 class BatchOutcome(NamedTuple):
@@ -37,13 +38,21 @@ class BatchOutcome(NamedTuple):
     core_hours: float
 
 
+class Submitted(NamedTuple):
+    """How many calculations are new, how many were known (finished or failed for good), and what was refused."""
+
+    new: int
+    known: int
+    refusals: list[Refusal]
+
+
 class Batch:
     """The calculations asked for under one name.
 
     Parameters
     ----------
     store
-        A store opened for writing.
+        A store; one that is opened read-only shows the batch, and requests go to whoever writes it.
     name
         Names the batch; asking again under the same name adds to it.
     timeout_s, memory_gib
@@ -55,40 +64,129 @@ class Batch:
         self.name = name
         self.timeout_s = timeout_s
         self.memory_gib = memory_gib
-        collect(store)
+        self._loop: Loop | None = None
+        self._thread: threading.Thread | None = None
+        self._result: BatchOutcome | BaseException | None = None
+        self._owns_store = False
+        if not store.read_only:
+            collect(store)
+
+    @classmethod
+    def open(cls, name: str, root: str | Path = "sddfkit-data") -> Self:
+        """Open a batch again by its name: after the kernel was restarted, say, or while another process runs it.
+
+        Results that arrived meanwhile are taken in. Where no living process writes the store, the batch can be run;
+        otherwise it is shown, and :meth:`stop` and :meth:`retry` are passed on to the process that does.
+
+        Parameters
+        ----------
+        name
+            Of the batch.
+        root
+            The folder that holds ``store.sqlite``, that file, or the URL of a store.
+
+        Raises
+        ------
+        StoreError
+            If there is no such store or batch; the message names those that are there.
+        """
+        path = str(root)
+        if "://" not in path and not path.endswith(".sqlite"):
+            path = str(Path(path) / STORE_NAME)
+        with Store(path, read_only=True) as reader:
+            found = {row["name"]: row for row in reader.select(sa.select(batches))}
+            writer = reader.writer()
+        if name not in found:
+            names = ", ".join(sorted(found)) or "none"
+            raise StoreError(f"{path} has no batch {name!r}; there: {names}")
+        row = found[name]
+        store = Store(path, read_only=writer is not None)
+        batch = cls(store, name, timeout_s=row["timeout_s"], memory_gib=row["memory_gib"])
+        batch._owns_store = True
+        return batch
+
+    def submit(self, records: Iterable[Structure], level: Level, chosen: ChosenProgram) -> Submitted:
+        """Ask for the calculations of records, in a stream: memory stays flat, and what is known costs next to nothing.
+
+        Parameters
+        ----------
+        records
+            As :func:`sddfkit.factory.jobs.plan`; named tuples, which the store keeps.
+        level, chosen
+            The level of theory, and the program that it chose.
+        """
+        new = known = 0
+        refusals: list[Refusal] = []
+
+        rest = iter(records)
+        while some := list(islice(rest, ADDED_AT_ONCE)):
+            states: dict[str, sa.RowMapping] = {}
+
+            def look_up(keys: Collection[str], states: dict[str, sa.RowMapping] = states) -> Collection[str]:
+                states.update(self.store.states(keys))
+                return states.keys()
+
+            wanted = []
+            for item in planned(some, level, chosen, known=look_up):
+                if isinstance(item, Refusal):
+                    refusals.append(item)
+                else:
+                    wanted.append(item)
+            by_id = {record.record_id: record for record in some}
+            self.store.add_records(
+                record_document(by_id[item.record_id])
+                for item in wanted
+                if item.key not in states and item.record_id is not None
+            )
+            settled = self._add(wanted, states)
+            known += settled
+            new += len({item.key for item in wanted} - states.keys())
+        return Submitted(new, known, refusals)
 
     def add(self, wanted: Sequence[Calculation]) -> int:
         """Ask for calculations and return how many of them are known already (finished or failed for good).
 
         Failures for reasons that lay outside the calculation are open again.
         """
+        return self._add(wanted, self.store.states(item.key for item in wanted))
+
+    def _add(self, wanted: Sequence[Calculation], states: Mapping[str, sa.RowMapping]) -> int:
         if not wanted:
             return 0
-        keys = {item.key for item in wanted}
+        keys = sorted({item.key for item in wanted})
+        new = {item.key: item for item in wanted if item.key not in states}
+        again = [key for key, row in states.items() if row["state"] == "failed" and row["error_class"] in OPEN_AGAIN]
         with self.store.writing() as connection:
-            connection.execute(insert(calculations).on_conflict_do_nothing(), [_row(item) for item in wanted])
-            connection.execute(
-                insert(requests).on_conflict_do_nothing(), [{"batch": self.name, "key": key} for key in sorted(keys)]
-            )
-            mine = sa.select(requests.c.key).where(requests.c.batch == self.name)
-            connection.execute(
-                calculations.update()
-                .where(
-                    calculations.c.key.in_(mine),
-                    calculations.c.state == "failed",
-                    calculations.c.error_class.in_(OPEN_AGAIN),
+            about = {"name": self.name, "timeout_s": self.timeout_s, "memory_gib": self.memory_gib, "created": now()}
+            connection.execute(self.store.insert(batches).on_conflict_do_nothing(), [about])
+            limits = {"timeout_s": self.timeout_s, "memory_gib": self.memory_gib}
+            connection.execute(batches.update().where(batches.c.name == self.name).values(limits))
+            if new:
+                connection.execute(
+                    self.store.insert(calculations).on_conflict_do_nothing(), [_row(item) for item in new.values()]
                 )
-                .values(state="ready")
+            connection.execute(
+                self.store.insert(requests).on_conflict_do_nothing(), [{"batch": self.name, "key": key} for key in keys]
             )
-        return sum(row["state"] != "ready" for row in self.store.states(keys).values())
+            for start in range(0, len(again), KEYS_PER_QUERY):
+                some = again[start : start + KEYS_PER_QUERY]
+                connection.execute(
+                    calculations.update()
+                    .where(calculations.c.key.in_(some), calculations.c.state == "failed")
+                    .values(state="ready")
+                )
+        if self._loop is not None:
+            self._loop.wake()
+        still = sum(row["state"] in ("ready", "running") for row in states.values())
+        return len(states) - still - len(again)
 
     def open_count(self) -> int:
         """Return how many calculations of this batch are still to be done."""
-        return len(self._open_rows())
+        return self._count(calculations.c.state.in_(("ready", "running")))
 
     def run(
         self,
-        executor: Callable[[], tuple[Executor, int]],
+        executor: OpenExecutor,
         *,
         progress: Callable[[Iterator[None], int], Iterable[None]] | None = None,
     ) -> BatchOutcome:
@@ -106,123 +204,163 @@ class Batch:
         A KeyboardInterrupt leaves the batch as it is: everything that had reached the spool is in the store the next
         time it is opened, and the rest is still open.
         """
-        rows = self._open_rows()
-        known = len(self._all_keys()) - len(rows)
-        if not rows:
+        left = self.open_count()
+        known = self._count(sa.true()) - left
+        if not left:
             return BatchOutcome(known, 0, 0, 0.0, 0.0)
         first_new = self._last_attempt()
-        steps = self._steps(rows, executor)
-        for _ in progress(steps, len(rows)) if progress else steps:
-            pass
-        return self._outcome(known, first_new, {row["key"] for row in rows})
-
-    def _steps(self, rows: Sequence[sa.RowMapping], executor: Callable[[], tuple[Executor, int]]) -> Iterator[None]:
-        """Submit and collect until the queue is empty, yielding once per calculation that needs no more attempts."""
-        inputs = {row["key"]: row["input"] for row in rows}
-        engines, n_engines = executor()
-        if isinstance(engines, ReachesEngines):  # first what they have kept for us, so that it is not computed again
-            hand_over(self.store, engines, self.timeout_s + HAND_OVER_S)
-        queue = deque(row["key"] for row in self._open_rows() if row["key"] in inputs)
-        for _ in range(len(inputs) - len(queue)):
-            yield
-        running: dict[Future[Any], str] = {}
-        kept_elsewhere = False
-        beat = time.monotonic()
+        failed_before = self._count(calculations.c.state.in_(("failed", "held")))
+        done_before = self._count(calculations.c.state == "done")
+        self._loop = Loop(self.store, self.name, executor, timeout_s=self.timeout_s, memory_gib=self.memory_gib)
+        steps = self._loop.steps()
         try:
-            while queue or running:
-                while queue and len(running) < TASKS_PER_ENGINE * n_engines:
-                    key = queue.popleft()
-                    running[self._submit(engines, key, inputs[key])] = key
-                done, _ = wait(running, timeout=HEARTBEAT_S, return_when=FIRST_COMPLETED)
-                lost = False
-                for future in done:
-                    key = running.pop(future)
-                    outcome, path = _outcome_of(future)
-                    lost |= outcome["error_class"] == "engine_lost"
-                    kept_elsewhere |= path is None
-                    if ingest(self.store, key, outcome, path) == "ready":
-                        queue.append(key)
-                    else:
-                        yield
-                if lost or time.monotonic() - beat > HEARTBEAT_S:
-                    self.store.heartbeat()
-                    engines, n_engines = executor()  # replaces lost engines; raises where none is left
-                    beat = time.monotonic()
-            if kept_elsewhere and isinstance(engines, ReachesEngines):
-                hand_over(self.store, engines, HAND_OVER_S)
+            for _ in progress(steps, left) if progress else steps:
+                pass
         finally:
-            for future in running:
-                future.cancel()
-
-    def _submit(self, executor: Executor, key: str, document: str) -> Future[Any]:
-        job = {"key": key, "input": json.loads(document)}
-        return executor.submit(
-            supervisor.calculate,
-            job,
-            spool=str(self.store.spool),
-            timeout_s=self.timeout_s,
-            memory_gib=self.memory_gib,
-            owner=self.store.owner,
-        )
-
-    def _open_rows(self) -> list[sa.RowMapping]:
-        """Return the open calculations, longest first (by key among equals, so that the order is always the same)."""
-        return self.store.select(
-            sa.select(calculations.c.key, calculations.c.input)
-            .join(requests, requests.c.key == calculations.c.key)
-            .where(requests.c.batch == self.name, calculations.c.state == "ready")
-            .order_by(calculations.c.cost.desc(), calculations.c.key)
-        )
-
-    def _all_keys(self) -> set[str]:
-        rows = self.store.select(sa.select(requests.c.key).where(requests.c.batch == self.name))
-        return {row["key"] for row in rows}
-
-    def _last_attempt(self) -> int:
-        return self.store.select(sa.select(sa.func.coalesce(sa.func.max(attempts.c.id), 0).label("id")))[0]["id"]
-
-    def _outcome(self, known: int, first_new: int, keys: set[str]) -> BatchOutcome:
-        tries = self.store.select(
-            sa.select(attempts.c.wall_s, attempts.c.cpu_s).where(attempts.c.id > first_new, attempts.c.key.in_(keys))
-        )
-        states = [row["state"] for row in self.store.states(keys).values()]
+            steps.close()
+            self._loop = None
         return BatchOutcome(
             known=known,
-            computed=states.count("done"),
-            failed=states.count("failed") + states.count("held"),
-            program_wall_s=sum(row["wall_s"] or 0.0 for row in tries),
-            core_hours=sum(row["cpu_s"] or 0.0 for row in tries) / 3600.0,
+            computed=self._count(calculations.c.state == "done") - done_before,
+            failed=self._count(calculations.c.state.in_(("failed", "held"))) - failed_before,
+            **self._spent(first_new),
         )
+
+    def start(self, cluster: Cluster | None = None, *, engines: int = 2) -> None:
+        """Run the batch in the background, so that the kernel stays free; :meth:`wait` for it, or look at it.
+
+        Parameters
+        ----------
+        cluster
+            Where to compute; it is stopped when the batch has ended. Without one, so many `engines` on this machine, in
+            a folder of the batch's name, which goes on computing if the kernel dies and is taken over by the next
+            `start`.
+        engines
+            Number of engines on this machine, if there is no cluster.
+
+        Raises
+        ------
+        StoreError
+            If another process writes the store.
+        """
+        if self.store.read_only:
+            writer = self.store.writer()
+            who = f"process {writer['pid']} on {writer['host']}" if writer else "another process"
+            raise StoreError(
+                f"{who} writes {self.store.path}: wait for it, or stop it by batch.stop(); then open again"
+            )
+        if self.running:
+            return
+        chosen = cluster or Cluster(self.store.spool.parent / "clusters" / self.name, engines=engines)
+        self._result = None
+
+        def work() -> None:
+            try:
+                with chosen:
+                    self._result = self.run(chosen.executor)
+            except BaseException as error:  # handed over to whoever waits
+                self._result = error
+                logger.warning("the batch %s ended: %s", self.name, error)
+
+        self._thread = threading.Thread(target=work, name=f"batch {self.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the batch runs in the background of this process."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, timeout_s: float | None = None) -> BatchOutcome | None:
+        """Wait for the run in the background and return its outcome; None if it goes on after `timeout_s`.
+
+        Raises
+        ------
+        Exception
+            What ended the run, if it did not end in order.
+        """
+        if self._thread is None:
+            return None
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return None
+        if isinstance(self._result, BaseException):
+            raise self._result
+        return self._result
+
+    def stop(self, *, now: bool = False) -> bool:
+        """Give nothing more to the engines; with `now`, do not wait for what they have. The rest stays open.
+
+        Returns
+        -------
+        bool
+            Whether the batch is running anywhere: here, or in the process that writes the store, which is asked to.
+        """
+        if self._loop is not None:
+            self._loop.stop(now=now)
+            return True
+        if not self.store.read_only or self.store.writer() is None:
+            return False
+        inbox.leave(self.store.inbox, {"do": "stop", "batch": self.name, "now": now})
+        return True
+
+    def retry(self, classes: Collection[str] = (), keys: Sequence[str] = ()) -> dict[str, int]:
+        """Put failed and held calculations back into the queue; see :func:`sddfkit.factory.reopen.reopen`.
+
+        Where another process writes the store, it is asked to, and the answer is empty.
+        """
+        if self.store.read_only:
+            inbox.leave(self.store.inbox, {"do": "retry", "classes": list(classes), "keys": list(keys)})
+            return {}
+        found = reopen(self.store, classes=classes, keys=keys)
+        if self._loop is not None:
+            self._loop.wake()
+        return found
+
+    def close(self) -> None:
+        """Stop what runs in the background, in order, and close the store if :meth:`open` opened it."""
+        if self.running:
+            self.stop()
+            self.wait()
+        if self._owns_store:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _count(self, condition: sa.ColumnElement[bool]) -> int:
+        statement = (
+            sa.select(sa.func.count().label("n")).select_from(calculations).where(condition, of_batch(self.name))
+        )
+        return int(self.store.select(statement)[0]["n"])
+
+    def _last_attempt(self) -> int:
+        return int(self.store.select(sa.select(sa.func.coalesce(sa.func.max(attempts.c.id), 0).label("id")))[0]["id"])
+
+    def _spent(self, first_new: int) -> dict[str, float]:
+        sums = sa.select(
+            sa.func.coalesce(sa.func.sum(attempts.c.wall_s), 0.0).label("wall"),
+            sa.func.coalesce(sa.func.sum(attempts.c.cpu_s), 0.0).label("cpu"),
+        ).where(
+            attempts.c.id > first_new,
+            sa.exists().where(requests.c.batch == self.name, requests.c.key == attempts.c.key),
+        )
+        (row,) = self.store.select(sums)
+        return {"program_wall_s": float(row["wall"]), "core_hours": float(row["cpu"]) / 3600.0}
 
 
 def _row(item: Calculation) -> dict[str, Any]:
     return {
-        **item._asdict(),
+        "key": item.key,
+        "record_id": item.record_id,
+        "level": item.level,
+        "program": item.program,
+        "program_version": item.program_version,
+        "label": item.label,
+        "cost": item.cost,
         "input": json.dumps(item.input, sort_keys=True),
         "state": "ready",
         "created": now(),
     }
-
-
-def _outcome_of(future: Future[Any]) -> tuple[dict[str, Any], Path | None]:
-    """Return outcome and spool file (None: not in our spool) of a finished task; a lost engine is an outcome too."""
-    error = future.exception()
-    if error is None:
-        answer = future.result()
-        if "result" in answer:  # whole, because the engine keeps it in a spool of its own
-            return answer, None
-        path = Path(answer["path"])
-        spooled = read_outcome(path)
-        if spooled is not None:
-            return spooled, path
-        if answer["error_class"] is not None:  # it could not be written anywhere: full disks, say
-            return answer, None
-        error = RuntimeError(f"the engine answered, but its result {path} cannot be read")
-    lost = {
-        "success": False,
-        "error_class": "engine_lost",
-        "error_message": f"{type(error).__name__}: {error}"[:2000],
-        "started": now(),
-        "finished": now(),
-    }
-    return lost, None

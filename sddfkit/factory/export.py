@@ -87,10 +87,3 @@ def atom_energies(store: Store, asked: dict[int, Calculation]) -> dict[int, floa
 def failures(store: Store, keys: Sequence[str]) -> list[dict[str, Any]]:
     """Return the failed calculations among `keys`: record, label, state, class and message."""
     return [dict(row) for row in store.states(keys).values() if row["state"] in ("failed", "held")]
-
-
-def record_document(record: Record) -> dict[str, Any]:
-    """Return a record as a JSON-able mapping, the form in which the store keeps it."""
-    return {
-        name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in record._asdict().items()
-    }

@@ -4,22 +4,23 @@ import json
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from sddfkit.factory.accept import wrong_document
 from sddfkit.factory.cluster import ClusterError, EngineGoneError
-from sddfkit.factory.retry import verdict
+from sddfkit.factory.retry import rungs_of, verdict
 from sddfkit.factory.store import Store, attempts, calculations, now, results
 from sddfkit.qc import spool
 
 logger = logging.getLogger(__name__)
 
 OUTCOMES_PER_MESSAGE = 50
+OUTCOMES_PER_COMMIT = 200
 
 
 @runtime_checkable
@@ -34,17 +35,21 @@ class ReachesEngines(Protocol):
 def collect(store: Store) -> int:
     """Take over what engines left in the spool, and return how many results were new."""
     taken = 0
-    spooled = sorted(store.spool.glob("*.json"))
-    known = store.states(path.stem for path in spooled)
-    for path in spooled:
-        if path.stem not in known:
-            continue  # of another store that shares the folder, or damaged: not ours to remove
-        outcome = spool.read_outcome(path)
-        if outcome is None:
-            logger.warning("the spool file %s cannot be read and is left alone", path)
-            continue
-        ingest(store, path.stem, outcome, path)
-        taken += 1
+    spooled = sorted(store.spool.glob("[!.]*.json"))
+    for start in range(0, len(spooled), OUTCOMES_PER_COMMIT):
+        some = spooled[start : start + OUTCOMES_PER_COMMIT]
+        known = store.states(path.stem for path in some)
+        found = []
+        for path in some:
+            if path.stem not in known:
+                continue  # of another store that shares the folder, or damaged: not ours to remove
+            outcome = spool.read_outcome(path)
+            if outcome is None:
+                logger.warning("the spool file %s cannot be read and is left alone", path)
+                continue
+            found.append(Arrived(path.stem, outcome, path))
+        ingest(store, found)
+        taken += len(found)
     spool.remove_stale(store.spool)
     return taken
 
@@ -70,9 +75,9 @@ def hand_over(store: Store, engines: ReachesEngines, limit_s: float) -> int:
             for start in range(0, len(wanted), OUTCOMES_PER_MESSAGE):
                 keys = wanted[start : start + OUTCOMES_PER_MESSAGE]
                 asked = engines.on_one(engine, spool.read_kept, store.owner.store, keys)
-                for outcome in _answer(engine, asked, deadline):
-                    ingest(store, outcome["key"], outcome, None)
-                    taken += 1
+                arrived = [Arrived(outcome["key"], outcome, None) for outcome in _answer(engine, asked, deadline)]
+                ingest(store, arrived)
+                taken += len(arrived)
             ours = {key: changed for key, changed in found.items() if key in states}
             if ours:
                 _answer(engine, engines.on_one(engine, spool.drop_kept, store.owner.store, ours), deadline)
@@ -81,57 +86,118 @@ def hand_over(store: Store, engines: ReachesEngines, limit_s: float) -> int:
     return taken
 
 
-def ingest(store: Store, key: str, outcome: dict[str, Any], spooled: Path | None) -> str:
-    """Write one attempt, and its result if it has one, then remove it from the spool.
+class Arrived(NamedTuple):
+    """What an engine found out about a calculation; the file in our spool that holds it (None: there is none)."""
+
+    key: str
+    outcome: dict[str, Any]
+    path: Path | None
+
+
+def ingest(store: Store, arrived: Sequence[Arrived]) -> dict[str, str]:
+    """Write attempts, and the results they have, in one transaction; then remove them from the spool.
+
+    A result is looked at first: one that cannot be right is a failure of class "unknown".
 
     Returns
     -------
-    state
-        The state of the calculation afterwards. Taking the same attempt in twice changes nothing.
+    dict
+        The state of each calculation afterwards, by key. Taking the same attempt in twice changes nothing.
     """
-    success = bool(outcome["success"])
+    if not arrived:
+        return {}
+    states: dict[str, str] = {}
+    known = _known(store, {item.key for item in arrived})
+    good: list[tuple[str, dict[str, Any]]] = []
+    bad: list[tuple[str, dict[str, Any]]] = []
     with store.writing() as connection:
-        attempt = {name: outcome.get(name) for name in _ATTEMPT_FIELDS}
-        connection.execute(
-            insert(attempts).on_conflict_do_nothing(),
-            [{**attempt, "key": key, "state": "done" if success else "failed"}],
-        )
-        if success:
-            state = "done"
-            document = outcome["result"]
-            connection.execute(
-                insert(results).on_conflict_do_nothing(),
-                [
-                    {
-                        "key": key,
-                        "energy_hartree": float(document["properties"]["return_energy"]),
-                        "document": zlib.compress(json.dumps(document).encode()),
-                        "ingested": now(),
-                    }
-                ],
-            )
-        else:
-            failures = connection.scalar(
-                sa.select(sa.func.count())
-                .select_from(attempts)
-                .where(attempts.c.key == key, attempts.c.error_class == outcome["error_class"])
-            )
-            state = verdict(outcome["error_class"], failures or 0)
-            logger.warning("calculation %s: %s: %s", key[:12], outcome["error_class"], outcome["error_message"])
-        connection.execute(
-            calculations.update()
-            .where(calculations.c.key == key, calculations.c.state != "done")
-            .values(state=state, error_class=outcome.get("error_class"), error_message=outcome.get("error_message"))
-        )
-    if spooled is not None:
-        spooled.unlink(missing_ok=True)
-    return state
+        for item in arrived:
+            outcome = _checked(item, known[item.key]["program_version"])
+            (good if outcome["success"] else bad).append((item.key, outcome))
+        rows = [
+            {
+                **{name: _text(outcome.get(name)) for name in _ATTEMPT_FIELDS},
+                "key": key,
+                "state": "done" if outcome["success"] else "failed",
+            }
+            for key, outcome in (*good, *bad)
+        ]
+        connection.execute(store.insert(attempts).on_conflict_do_nothing(), rows)
+        if good:
+            connection.execute(store.insert(results).on_conflict_do_nothing(), [_result(*item) for item in good])
+            connection.execute(_SETTLE, [{"of": key, **_DONE} for key, _ in good])
+            states |= dict.fromkeys((key for key, _ in good), "done")
+        for key, outcome in bad:
+            states[key] = _failed(connection, key, outcome, known[key]["program"])
+    for item in arrived:
+        if item.path is not None:
+            item.path.unlink(missing_ok=True)
+    return states
 
 
 _ATTEMPT_FIELDS = (
-    "host", "pid", "started", "finished", "wall_s", "cpu_s", "peak_rss_mib",
-    "error_class", "error_message", "output_tail",
+    "host", "pid", "engine", "recipe", "timeout_s", "memory_gib", "started", "finished", "wall_s", "cpu_s",
+    "peak_rss_mib", "error_class", "error_message", "output_tail",
 )  # fmt: skip
+_SETTLE = (
+    calculations.update()
+    .where(calculations.c.key == sa.bindparam("of"), calculations.c.state != "done")
+    .values(
+        state=sa.bindparam("to"),
+        claimed_by=None,
+        error_class=sa.bindparam("failed_as"),
+        error_message=sa.bindparam("because"),
+    )
+)
+_DONE = {"to": "done", "failed_as": None, "because": None}
+
+
+def _known(store: Store, keys: Collection[str]) -> dict[str, sa.RowMapping]:
+    rows = store.select(
+        sa.select(calculations.c.key, calculations.c.program, calculations.c.program_version).where(
+            calculations.c.key.in_(keys)
+        )
+    )
+    return {row["key"]: row for row in rows}
+
+
+def _checked(item: Arrived, program_version: str) -> dict[str, Any]:
+    """Return the outcome, turned into a failure where its result cannot be right."""
+    if not item.outcome["success"]:
+        return item.outcome
+    wrong = wrong_document(item.outcome.get("result") or {}, item.key, program_version)
+    if wrong is None:
+        return item.outcome
+    return {**item.outcome, "success": False, "error_class": "unknown", "error_message": f"refused: {wrong}"}
+
+
+def _result(key: str, outcome: dict[str, Any]) -> dict[str, Any]:
+    document = outcome["result"]
+    return {
+        "key": key,
+        "energy_hartree": float(document["properties"]["return_energy"]),
+        "document": zlib.compress(json.dumps(document).encode(), level=3),
+        "ingested": now(),
+    }
+
+
+def _failed(connection: sa.Connection, key: str, outcome: dict[str, Any], program: str) -> str:
+    """Write down how a calculation failed and return its next state."""
+    error_class, message = outcome["error_class"], _text(outcome.get("error_message"))
+    same = sa.select(sa.func.count()).select_from(attempts)
+    failures = connection.scalar(same.where(attempts.c.key == key, attempts.c.error_class == error_class))
+    state = verdict(error_class, failures or 0, rungs_of(program))
+    connection.execute(_SETTLE, {"of": key, "to": state, "failed_as": error_class, "because": message})
+    logger.warning("calculation %s: %s: %s", key[:12], error_class, message)
+    settled = connection.scalar(sa.select(calculations.c.state).where(calculations.c.key == key))
+    return str(settled)
+
+
+def _text(value: Any) -> Any:
+    """PostgreSQL's texts hold no NUL, and no halves of characters."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode("utf-8")
 
 
 def _answer(engine: str, future: Future[Any], deadline: float, said_after_s: float | None = None) -> Any:

@@ -7,10 +7,13 @@ own in it, named after the store and the coordinator's lease; what lies in those
 import contextlib
 from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 from sddfkit.factory.database import Database, StoreError
 from sddfkit.factory.sqlite import remedy
 from sddfkit.qc.spool import TOKEN_FILE, Owner, write_text
+
+TOKENS_KEPT: Final = 20
 
 
 def open_spool(folder: Path, owner: Owner, lease_id: int | None, living: Collection[int]) -> Path:
@@ -29,7 +32,7 @@ def open_spool(folder: Path, owner: Owner, lease_id: int | None, living: Collect
     """
     own = folder if lease_id is None else folder / f"{owner.store[:8]}-{lease_id}"
     try:
-        write_text(own / TOKEN_FILE, owner.token)
+        write_text(own / TOKEN_FILE, "\n".join([owner.token, *_tokens(own)[: TOKENS_KEPT - 1]]))
         if lease_id is not None:
             for other in sorted(folder.glob(f"{owner.store[:8]}-*")):
                 if other.name.rpartition("-")[2] not in {str(number) for number in (lease_id, *living)}:
@@ -37,6 +40,14 @@ def open_spool(folder: Path, owner: Owner, lease_id: int | None, living: Collect
     except OSError as error:
         raise StoreError(f"the spool {own} cannot be written: {error.strerror}; {remedy(error)}") from error
     return own
+
+
+def _tokens(spool: Path) -> list[str]:
+    """Return the tokens of earlier openings: engines that outlived them still have work that was given out then."""
+    try:
+        return (spool / TOKEN_FILE).read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return []
 
 
 def close_spool(spool: Path | None, *, shared: bool) -> None:

@@ -130,6 +130,11 @@ class Store:
         return self._spool
 
     @property
+    def inbox(self) -> Path:
+        """The folder where other processes leave requests (:mod:`sddfkit.factory.inbox`)."""
+        return (self.database.spool or self.spool).parent / "inbox"
+
+    @property
     def _spool(self) -> Path | None:
         return self.database.spool if self.read_only or not self.database.shared else self._own_spool
 

@@ -1,15 +1,14 @@
 """Is a store whole? What it says is done must be there, once, readable, of the right calculation, and make sense."""
 
 import json
-import math
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-import numpy as np
 import sqlalchemy as sa
 from qcelemental.models.v2 import AtomicInput
 
+from sddfkit.factory.accept import wrong_document
 from sddfkit.factory.schema import metadata
 from sddfkit.factory.store import Store, attempts, calculations, results
 from sddfkit.qc.inputs import InputError, check_input, content_key
@@ -72,33 +71,14 @@ def wrong_result(row: sa.RowMapping) -> str | None:
     """
     try:
         document = json.loads(zlib.decompress(row["document"]))
-        asked = AtomicInput(**document["input_data"])
-        energy = document["properties"]["return_energy"]
-        values = np.ravel(np.asarray(document["return_result"], dtype=float))
-        success = document["success"]
     except Exception as error:  # whatever damaged bytes do to the libraries that read them
         return f"its result cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
-    if content_key(asked, row["program_version"]) != row["key"]:
-        return "its result is of another calculation: the input hashes to another key"
-    if success is not True:
-        return "its result says that it failed"
-    if not isinstance(energy, float) or not math.isfinite(energy):
-        return f"its energy is {energy}"
+    if (wrong := wrong_document(document, row["key"], row["program_version"])) is not None:
+        return wrong
+    energy = document["properties"]["return_energy"]
     if energy != row["energy_hartree"]:
         return f"its energy is {row['energy_hartree']} in the table and {energy} in the result"
-    numbers = np.asarray(asked.molecule.atomic_numbers, dtype=float)
-    if abs(energy) > (bound := _largest_energy(numbers)):
-        return f"its energy {energy:g} cannot be in hartree: that of its atoms is at most about {bound:.0f}"
-    if not np.isfinite(values).all():
-        return "its gradient holds NaN or infinity"
-    if asked.specification.driver.value == "gradient" and values.size != 3 * numbers.size:
-        return f"its gradient has {values.size} numbers for {numbers.size} atoms"
     return None
-
-
-def _largest_energy(atomic_numbers: np.ndarray) -> float:
-    """Bound the binding energy of all electrons (hartree) by that of Thomas-Fermi atoms, 0.77 Z^(7/3), and a bit."""
-    return 1.0 + 1.1 * 0.77 * float(np.sum(atomic_numbers ** (7 / 3)))
 
 
 def _damage(store: Store) -> Iterator[Problem]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from qcelemental import periodictable
-from qcelemental.models.v2 import AtomicInput, AtomicSpecification, Molecule
+from qcelemental.models.v2 import AtomicInput, AtomicSpecification
+from qcelemental.models.v2.molecule import GEOMETRY_NOISE, float_prep
 
 from sddfkit.qc import basis_sets
 from sddfkit.qc.errors import ProgramMissingError
@@ -28,6 +31,23 @@ IMPORTED: Final = "imported:"
 """The program of a calculation that was done elsewhere begins with this, so that it is never taken for one of ours."""
 
 _BOHR_PER_KEY_UNIT: Final = 1e-8
+
+
+class Structure(Protocol):
+    """What a calculation needs to know of a record."""
+
+    @property
+    def record_id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def charge(self) -> int: ...
+    @property
+    def multiplicity(self) -> int: ...
+    @property
+    def atomic_numbers(self) -> NDArray[np.int32]: ...
+    @property
+    def positions(self) -> NDArray[np.float64]: ...
 
 
 class InputError(ValueError):
@@ -63,28 +83,134 @@ def atomic_input(
         For arrays of the wrong shape, NaN, atoms closer than 0.5 Å, a multiplicity that the number of electrons does
         not allow, an element or a basis set that the level does not know.
     """
-    numbers = np.asarray(atomic_numbers)
-    try:
-        geometry = np.asarray(positions, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"positions are not ({numbers.size}, 3) numbers in Å: {error}") from None
-    if numbers.ndim != 1 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
-        raise InputError(f"atomic_numbers has shape {numbers.shape}, expected (n_atoms,) integers, at least one")
-    if geometry.shape != (numbers.size, 3):
-        raise InputError(f"positions has shape {geometry.shape}, expected ({numbers.size}, 3) in Å")
-    bohr = geometry / BOHR_TO_ANGSTROM
-    _check_positions(bohr)
-    _check_composition(numbers, charge, multiplicity, specification)
-    molecule = Molecule(
-        symbols=[periodictable.to_E(int(z)) for z in numbers],
-        geometry=bohr,
-        molecular_charge=charge,
-        molecular_multiplicity=multiplicity,
-        fix_com=True,
-        fix_orientation=True,
-        fix_symmetry="c1",
-    )
-    return AtomicInput(molecule=molecule, specification=specification)
+    content = Content.checked(atomic_numbers, positions, charge, multiplicity, specification)
+    return AtomicInput(**content.document())
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """All that decides a result, as arrays: what a batch plans with, because QCSchema models take a millisecond each.
+
+    atomic_numbers : (n,) int
+    bohr : (n, 3) float64, bohr, rounded as QCElemental rounds
+    charge : int, e
+    multiplicity : int, 2S + 1
+    specification : AtomicSpecification
+    """
+
+    atomic_numbers: np.ndarray
+    bohr: np.ndarray
+    charge: int
+    multiplicity: int
+    specification: AtomicSpecification
+
+    @classmethod
+    def checked(
+        cls,
+        atomic_numbers: Sequence[int] | np.ndarray,
+        positions: ArrayLike,
+        charge: int,
+        multiplicity: int,
+        specification: AtomicSpecification,
+    ) -> Content:
+        """As `atomic_input`, without making the models."""
+        numbers = np.asarray(atomic_numbers)
+        try:
+            geometry = np.asarray(positions, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"positions are not ({numbers.size}, 3) numbers in Å: {error}") from None
+        if numbers.ndim != 1 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
+            raise InputError(f"atomic_numbers has shape {numbers.shape}, expected (n_atoms,) integers, at least one")
+        if geometry.shape != (numbers.size, 3):
+            raise InputError(f"positions has shape {geometry.shape}, expected ({numbers.size}, 3) in Å")
+        bohr = geometry / BOHR_TO_ANGSTROM
+        _check_positions(bohr)
+        _check_composition_once(numbers, charge, multiplicity, specification)
+        return cls(numbers, float_prep(bohr, GEOMETRY_NOISE), int(charge), int(multiplicity), specification)
+
+    @classmethod
+    def unchecked(cls, structures: Sequence[Structure], specification: AtomicSpecification) -> list[Content]:
+        """The contents of many structures at once, for their keys: a few microseconds each, and nothing is checked.
+
+        Raises
+        ------
+        ValueError
+            If arrays have the wrong shape or type, or hold NaN: `checked` says of which structure, and what.
+        """
+        numbers = [np.asarray(item.atomic_numbers) for item in structures]
+        positions = [np.asarray(item.positions, dtype=float) for item in structures]
+        if any(
+            p.shape != (z.size, 3) or z.ndim != 1 or not z.size or z.dtype.kind not in "iu"
+            for z, p in zip(numbers, positions, strict=True)
+        ):
+            raise ValueError("arrays of the wrong shape or type")
+        if not positions:
+            return []
+        together = np.concatenate(positions)
+        if not np.isfinite(together).all():
+            raise ValueError("positions that are no numbers")
+        rounded = float_prep(together / BOHR_TO_ANGSTROM, GEOMETRY_NOISE)
+        ends = np.cumsum([z.size for z in numbers])
+        return [
+            cls(z, bohr, int(item.charge), int(item.multiplicity), specification)
+            for item, z, bohr in zip(structures, numbers, np.split(rounded, ends[:-1]), strict=True)
+        ]
+
+    @classmethod
+    def of(cls, atomic_input: AtomicInput) -> Content:
+        """The content of an input that exists."""
+        molecule = atomic_input.molecule
+        return cls(
+            np.asarray(molecule.atomic_numbers),
+            np.asarray(molecule.geometry).reshape(-1, 3),
+            int(molecule.molecular_charge),
+            int(molecule.molecular_multiplicity),
+            atomic_input.specification,
+        )
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Content:
+        """The content of an AtomicInput as a mapping; only its specification is validated.
+
+        Raises
+        ------
+        Exception
+            Of any kind, if it is none.
+        """
+        molecule = document["molecule"]
+        return cls(
+            np.array([_number(str(symbol)) for symbol in molecule["symbols"]]),
+            np.asarray(molecule["geometry"], dtype=float).reshape(-1, 3),
+            _whole("charge", molecule.get("molecular_charge", 0.0)),
+            _whole("multiplicity", molecule.get("molecular_multiplicity", 1)),
+            _specification(json.dumps(document["specification"], sort_keys=True)),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The AtomicInput as a JSON-able mapping; fields that have their default are left out."""
+        return {
+            "molecule": {
+                "symbols": [_symbol(z) for z in self.atomic_numbers.tolist()],
+                "geometry": self.bohr.ravel().tolist(),
+                "molecular_charge": float(self.charge),
+                "molecular_multiplicity": self.multiplicity,
+                "fix_com": True,
+                "fix_orientation": True,
+                "fix_symmetry": "c1",
+            },
+            "specification": _specification_document(self.specification),
+        }
+
+    def key(self, program_version: str) -> str:
+        """See `content_key`."""
+        geometry = np.rint(self.bohr / _BOHR_PER_KEY_UNIT).astype(np.int64)
+        before, between, after = _specification_words(self.specification, program_version)
+        # The JSON of a mapping with sorted names, written out: it is made for every record whenever it is asked for.
+        text = (
+            f'{{"atomic_numbers":{_integers(self.atomic_numbers)},{before},"charge":{float(self.charge)},{between},'
+            f'"geometry_1e-8_bohr":{_integers(geometry)},{after[0]},"multiplicity":{self.multiplicity},{after[1]}}}'
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_input(atomic_input: AtomicInput) -> None:
@@ -161,22 +287,83 @@ def content_key(atomic_input: AtomicInput, program_version: str) -> str:
     str
         SHA-256 as 64 hexadecimal digits.
     """
-    molecule, specification = atomic_input.molecule, atomic_input.specification
-    geometry = np.rint(np.asarray(molecule.geometry) / _BOHR_PER_KEY_UNIT).astype(np.int64)
-    content = {
-        "atomic_numbers": [int(z) for z in molecule.atomic_numbers],
-        "geometry_1e-8_bohr": geometry.ravel().tolist(),
-        "charge": round(float(molecule.molecular_charge), 4),
-        "multiplicity": int(molecule.molecular_multiplicity),
-        "method": specification.model.method.lower(),
-        "basis": str(specification.model.basis or "").lower(),
-        "keywords": _canonical({name.lower(): value for name, value in specification.keywords.items()}),
-        "driver": specification.driver.value,
-        "program": specification.program.lower(),
-        "version": ".".join(program_version.split(".")[:2]),
-    }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return Content.of(atomic_input).key(program_version)
+
+
+_symbol = functools.cache(periodictable.to_E)
+_number = functools.cache(periodictable.to_Z)
+
+
+@functools.lru_cache(maxsize=1000)
+def _specification(document: str) -> AtomicSpecification:
+    return AtomicSpecification(**json.loads(document))
+
+
+def _integers(values: np.ndarray) -> str:
+    return str(values.ravel().tolist()).replace(" ", "")
+
+
+class _ById:
+    """What was worked out for an object, for as long as it lives: specifications are models without a hash."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def get(self, thing: Any, rest: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        name = (id(thing), *rest)
+        if name not in self._found:
+            if len(self._found) > 10_000:
+                self._found.clear()
+            self._found[name] = (thing, make())  # the reference keeps the id from being used again
+        return self._found[name][1]
+
+
+_documents, _words, _compositions = _ById(), _ById(), _ById()
+
+
+def _specification_document(specification: AtomicSpecification) -> dict[str, Any]:
+    found: dict[str, Any] = _documents.get(
+        specification, (), lambda: specification.model_dump(mode="json", exclude_defaults=True)
+    )
+    return found
+
+
+def _specification_words(specification: AtomicSpecification, version: str) -> tuple[str, str, tuple[str, str]]:
+    """The parts of a key's text that depend on the specification, in the order of their names."""
+
+    def make() -> tuple[str, str, tuple[str, str]]:
+        def part(**named: Any) -> str:
+            return json.dumps(named, sort_keys=True, separators=(",", ":"), allow_nan=False)[1:-1]
+
+        keywords = _canonical({name.lower(): value for name, value in specification.keywords.items()})
+        return (
+            part(basis=str(specification.model.basis or "").lower()),
+            part(driver=specification.driver.value),
+            (
+                part(keywords=keywords, method=specification.model.method.lower()),
+                part(program=specification.program.lower(), version=".".join(version.split(".")[:2])),
+            ),
+        )
+
+    found: tuple[str, str, tuple[str, str]] = _words.get(specification, (version,), make)
+    return found
+
+
+def _check_composition_once(
+    numbers: np.ndarray, charge: float, multiplicity: float, specification: AtomicSpecification
+) -> None:
+    """As `_check_composition`; the conformers of a molecule share the answer."""
+
+    def make() -> str | None:
+        try:
+            _check_composition(numbers, charge, multiplicity, specification)
+        except InputError as error:
+            return str(error)
+        return None
+
+    refused = _compositions.get(specification, (numbers.tobytes(), str(numbers.dtype), charge, multiplicity), make)
+    if refused is not None:
+        raise InputError(refused)
 
 
 def _canonical(value: Any) -> Any:
@@ -237,12 +424,12 @@ def _check_electrons(numbers: np.ndarray, charge: int, multiplicity: int) -> Non
 def _check_distances(angstrom: np.ndarray) -> None:
     if len(angstrom) < 2:
         return
-    distance = np.linalg.norm(angstrom[:, None] - angstrom[None, :], axis=-1)
-    np.fill_diagonal(distance, np.inf)
-    i, j = np.unravel_index(int(np.argmin(distance)), distance.shape)
-    if distance[i, j] < CLOSEST_ANGSTROM:
+    squares = np.sum((angstrom[:, None] - angstrom[None, :]) ** 2, axis=-1)
+    np.fill_diagonal(squares, np.inf)
+    if squares.min() < CLOSEST_ANGSTROM**2:
+        i, j = np.unravel_index(int(np.argmin(squares)), squares.shape)
         raise InputError(
-            f"atoms {i} and {j} are {distance[i, j]:.3f} Å apart, closer than {CLOSEST_ANGSTROM} Å; "
+            f"atoms {i} and {j} are {np.sqrt(squares[i, j]):.3f} Å apart, closer than {CLOSEST_ANGSTROM} Å; "
             "check that positions are in Å"
         )
 

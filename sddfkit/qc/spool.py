@@ -151,7 +151,7 @@ def folders_for(spool: str, owner: Owner | None) -> list[Path]:
     if owner is None:
         return [Path(spool)]
     try:
-        shared = (Path(spool) / TOKEN_FILE).read_text(encoding="utf-8") == owner.token
+        shared = owner.token in (Path(spool) / TOKEN_FILE).read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         shared = False
     return [*([Path(spool)] if shared else []), *own_folders(owner.store)]

@@ -15,8 +15,8 @@ from sddfkit.chem.molecules import element_number, element_symbol
 from sddfkit.data.readers import Frame, Refused, Source, Stated, labelled_record, open_labels
 from sddfkit.data.readers.sddf import files_of
 from sddfkit.data.records import Record
-from sddfkit.factory.export import record_document
 from sddfkit.factory.imports import Conflict, Origin, Row, noted, row_of, take
+from sddfkit.factory.jobs import record_document
 from sddfkit.factory.store import Store
 from sddfkit.qc.atoms import GROUND_STATE_MULTIPLICITY
 from sddfkit.qc.inputs import InputError

@@ -22,8 +22,8 @@ from sddfkit.data.records import Record, conformer_records, from_document, from_
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
 from sddfkit.data.snapshots import read_snapshot, write_snapshot
 from sddfkit.factory import Batch, BatchOutcome, Cluster, Store, plan
-from sddfkit.factory.export import atom_energies, failures, labelled, record_document
-from sddfkit.factory.jobs import Calculation, plan_atoms
+from sddfkit.factory.export import atom_energies, failures, labelled
+from sddfkit.factory.jobs import Calculation, plan_atoms, record_document
 from sddfkit.qc.atoms import GROUND_STATE_MULTIPLICITY
 from sddfkit.qc.inputs import refusal
 from sddfkit.qc.levels import ChosenProgram, Level
@@ -272,10 +272,12 @@ class Labeller:
 
     def label(self, records: Sequence[Record], description: str) -> None:
         """Label records and the isolated atoms of their elements; results and failures are added to ``labels``."""
-        calculations, refusals = plan(records, self.asked_level, self.chosen)
         atoms = plan_atoms(elements(records) - self.labels.atoms.keys(), self.level, self.chosen)
         with self.open_store() as store:
             store.add_records(record_document(record) for record in records)
+            calculations, refusals = plan(
+                records, self.asked_level, self.chosen, known=lambda keys: store.states(keys).keys()
+            )
             asked: list[Calculation] = [*calculations, *atoms.values()]
             batch = Batch(
                 store, f"{self.batch}:{description}", timeout_s=self.level.timeout_s, memory_gib=self.level.memory_gib

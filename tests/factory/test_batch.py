@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from sddfkit.data.records import Record
 from sddfkit.factory import Batch, Cluster, ClusterError, Store, plan
 from sddfkit.factory import cluster as cluster_module
-from sddfkit.factory.batch import collect
 from sddfkit.factory.cluster import OWNER_FILE, EngineGoneError, Owner, end_abandoned, marked, read_owner
-from sddfkit.factory.export import failures, labelled, record_document
-from sddfkit.factory.jobs import estimated_cost, plan_atoms
+from sddfkit.factory.export import failures, labelled
+from sddfkit.factory.ingest import collect
+from sddfkit.factory.jobs import estimated_cost, plan_atoms, record_document
 from sddfkit.factory.retry import verdict
 from sddfkit.factory.store import attempts, calculations, results
 from sddfkit.qc import supervisor
@@ -151,19 +151,20 @@ def test_a_killed_worker_is_an_attempt_and_the_calculation_is_tried_again(store,
     class KillsOnce:
         tries = 0
 
-        def submit(self, function, job, **limits):
+        def submit(self, function, jobs, **limits):
             future: Future = Future()
             KillsOnce.tries += 1
             if KillsOnce.tries == 1:
+                (job,) = jobs
                 outcome = {
                     "key": job["key"], "success": False, "result": {}, "error_class": "killed",
                     "error_message": "signal 9", "host": "here", "pid": 1, "started": "now", "finished": "now",
                 }  # fmt: skip
                 path = tmp_path / "spool" / f"{job['key']}.json"
                 path.write_text(json.dumps(outcome))
-                future.set_result({**outcome, "path": str(path)})
+                future.set_result([{**outcome, "path": str(path)}])
             else:
-                future.set_result(function(job, **limits))
+                future.set_result(function(jobs, **limits))
             return future
 
     outcome = batch.run(lambda: (KillsOnce(), 1))

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from sddfkit.data.records import Record
 from sddfkit.factory import Batch, Store, StoreError, plan
-from sddfkit.factory.export import record_document
-from sddfkit.factory.ingest import ingest
+from sddfkit.factory.ingest import Arrived, ingest
+from sddfkit.factory.jobs import record_document
 from sddfkit.factory.store import attempts, records, results
 from sddfkit.qc import supervisor
 from sddfkit.qc.levels import Level
@@ -213,7 +213,7 @@ def test_a_result_that_fits_on_no_disk_is_a_failure_of_the_disk(disk, tmp_path, 
         store.add_records(record_document(record) for record in waters(1))
         batch = Batch(store, "b")
         batch.add(asked)
-        assert ingest(store, asked[0].key, answer, None) == "failed"
+        assert ingest(store, [Arrived(asked[0].key, answer, None)]) == {asked[0].key: "failed"}
         batch.add(asked)
         assert batch.open_count() == 1, "asking again tries again"
 

@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from sddfkit.factory import Batch, Cluster, Store, plan
-from sddfkit.factory.export import record_document
+from sddfkit.factory.jobs import record_document
 from sddfkit.factory.store import attempts, results
 from sddfkit.qc.levels import Level
 

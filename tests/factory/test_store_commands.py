@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from sddfkit import store_command
 from sddfkit.cli import main
 from sddfkit.data.records import Record
-from sddfkit.factory import Batch, Store, StoreError, plan
+from sddfkit.factory import Batch, Store, StoreError, inbox, plan
 from sddfkit.factory import sqlite as module
-from sddfkit.factory.export import record_document
-from sddfkit.factory.jobs import plan_atoms
+from sddfkit.factory.jobs import plan_atoms, record_document
 from sddfkit.factory.store import calculations
 from sddfkit.factory.survey import COLUMNS
 from sddfkit.qc import supervisor
@@ -61,23 +61,24 @@ class Here:
         self.fails = fails
         self.computed = 0
 
-    def submit(self, function, job, **limits):
+    def submit(self, function, jobs, **limits):
         future: Future = Future()
-        if job["key"] in self.fails:
-            error_class, message = self.fails[job["key"]]
-            self.computed += 1
-            outcome = {
-                "success": False, "result": {}, "error_class": error_class, "error_message": message,
-                "host": "here", "pid": 7, "started": f"2026-01-01T00:00:0{self.computed}", "finished": "2026-01-01",
-                "wall_s": 3600.0, "cpu_s": 1800.0, "peak_rss_mib": 512.0, "output_tail": "iteration 1\nlast words",
-            }  # fmt: skip
-            path = Path(limits["spool"]) / f"{job['key']}.json"
-            path.write_text(json.dumps({**outcome, "key": job["key"]}))
-            future.set_result({**outcome, "key": job["key"], "path": str(path)})
-            future.result().pop("result")
-        else:
-            future.set_result(function(job, **limits))
+        future.set_result([self.answer(function, job, limits) for job in jobs])
         return future
+
+    def answer(self, function, job, limits):
+        if job["key"] not in self.fails:
+            return function([job], **limits)[0]
+        error_class, message = self.fails[job["key"]]
+        self.computed += 1
+        outcome = {
+            "key": job["key"], "success": False, "result": {}, "error_class": error_class, "error_message": message,
+            "host": "here", "pid": 7, "started": f"2026-01-01T00:00:0{self.computed}", "finished": "2026-01-01",
+            "wall_s": 3600.0, "cpu_s": 1800.0, "peak_rss_mib": 512.0, "output_tail": "iteration 1\nlast words",
+        }  # fmt: skip
+        path = Path(limits["spool"]) / f"{job['key']}.json"
+        path.write_text(json.dumps(outcome))
+        return {**{name: value for name, value in outcome.items() if name != "result"}, "path": str(path)}
 
 
 def fill(path: Path, records: list[Record], *, atoms: bool = False, run: bool = True) -> list[str]:
@@ -195,13 +196,15 @@ def test_retry_opens_what_may_be_opened(stores, filled, said):
     assert "whole" in said("verify")
 
 
-def test_a_living_writer_is_named_and_readers_are_welcome(stores, said):
+def test_a_living_writer_is_named_and_readers_are_welcome(stores, said, monkeypatch):
     code = f"from sddfkit.factory import Store; import sys; Store({str(stores[0])!r}); print('open'); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "open\n"
         who = f"process {other.pid} on {socket.gethostname()}"
-        assert who in said("retry", code=1)
+        monkeypatch.setattr(store_command, "TAKEN_WITHIN_S", 0.1)
+        assert f"retry: left for {who}" in said("retry", "--class", "time")
+        assert [r["classes"] for r in inbox.take(stores[0].parent / "inbox")] == [["time"]]
         assert who in said("merge", "b.sqlite", code=1)
         assert f"{who} writes it" in said("stats")
         assert "whole" in said("verify") and "time" in said("failures")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from qcelemental.models.v2 import AtomicInput, AtomicSpecification, Molecule
 
 from sddfkit.qc import InputError, Level, atomic_input, compute, content_key
+from sddfkit.qc.inputs import Content
 from sddfkit.units import BOHR_TO_ANGSTROM
 
 WB97X = AtomicSpecification(
@@ -141,3 +143,70 @@ def test_the_key_survives_json_and_releases() -> None:
     job = atomic_input([8, 1, 1], APART * BOHR_TO_ANGSTROM, 0, 1, GFN2)
     assert content_key(job, "0.8.0") == "9a691428fe8b5e5d17e65c3bf20cf6142c8057ae783102072ebccfcc7bd186bb"
     assert content_key(AtomicInput(**json.loads(job.model_dump_json())), "0.8.0") == content_key(job, "0.8.0")
+
+
+def _key_by_the_book(document: AtomicInput, version: str) -> str:
+    """The key as the text says: a hash of JSON with sorted names. Stores that exist hold such keys."""
+    molecule, specification = document.molecule, document.specification
+    keywords = {
+        name.lower(): float(v) if isinstance(v, (int, float)) else v for name, v in specification.keywords.items()
+    }
+    content = {
+        "atomic_numbers": [int(z) for z in molecule.atomic_numbers],
+        "geometry_1e-8_bohr": np.rint(np.asarray(molecule.geometry) / 1e-8).astype(int).ravel().tolist(),
+        "charge": float(molecule.molecular_charge),
+        "multiplicity": int(molecule.molecular_multiplicity),
+        "method": specification.model.method.lower(),
+        "basis": str(specification.model.basis or "").lower(),
+        "keywords": keywords,
+        "driver": specification.driver.value,
+        "program": specification.program.lower(),
+        "version": ".".join(version.split(".")[:2]),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class _Structure(NamedTuple):
+    record_id: str
+    name: str
+    charge: int
+    multiplicity: int
+    atomic_numbers: np.ndarray
+    positions: np.ndarray
+
+
+@given(
+    shifts=hnp.arrays(float, st.tuples(st.integers(1, 6), st.just(3)), elements=st.floats(-0.2, 0.2)),
+    charge=st.integers(-1, 1),
+)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_content_and_models_have_the_same_key_and_the_same_input(shifts: np.ndarray, charge: int) -> None:
+    numbers = np.full(len(shifts), 6, dtype=np.int32)
+    positions = np.arange(len(shifts))[:, None] * np.array([1.5, 0.0, 0.0]) + shifts
+    multiplicity = 1 + (6 * len(shifts) - charge) % 2
+    whole = atomic_input(numbers, positions, charge, multiplicity, GFN2)
+    molecule = Molecule(
+        symbols=["C"] * len(shifts), geometry=positions / BOHR_TO_ANGSTROM, molecular_charge=charge,
+        molecular_multiplicity=multiplicity, fix_com=True, fix_orientation=True, fix_symmetry="c1",
+    )  # fmt: skip
+    assert whole == AtomicInput(molecule=molecule, specification=GFN2)
+    expected = _key_by_the_book(whole, "0.8.1")
+    structure = _Structure("", "", charge, multiplicity, numbers, positions)
+    (quick,) = Content.unchecked([structure], GFN2)
+    stored = Content.of_document(json.loads(whole.model_dump_json()))
+    checked = Content.checked(numbers, positions, charge, multiplicity, GFN2)
+    assert {content.key("0.8.0") for content in (quick, stored, checked, Content.of(whole))} == {expected}
+    assert content_key(whole, "0.8.9") == expected
+    assert AtomicInput(**json.loads(json.dumps(checked.document()))) == whole
+
+
+def test_quick_contents_leave_what_is_wrong_to_the_checks() -> None:
+    good = _Structure("", "", 0, 2, np.array([8, 1], dtype=np.int32), np.array(OH))
+    for wrong in (
+        good._replace(positions=np.array([[0, 0, 0], [0, 0, np.nan]])),
+        good._replace(positions=np.zeros((3, 3))),
+        good._replace(atomic_numbers=np.array([8.0, 1.0])),
+    ):
+        with pytest.raises(ValueError, match=r"wrong shape|no numbers"):
+            Content.unchecked([good, wrong], WB97X)
+    assert Content.unchecked([], WB97X) == []
