@@ -89,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
         help="only these (the first digits are enough), also if their input is wrong",
     )  # fmt: skip
 
+    sub = command("stop", _stop, "the job gives nothing more to its engines, takes in what they finish, and ends")
+    sub.add_argument("--batch", metavar="NAME", help="only if it works on this batch")
+    sub.add_argument("--now", action="store_true", help="do not wait for what the engines compute")
+
     sub = command("verify", _verify, "read everything and say what is damaged, missing or senseless")
     sub.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -213,6 +217,15 @@ def _retry(given: argparse.Namespace) -> int:
     else:
         print("nothing to retry")
     return 0
+
+
+def _stop(given: argparse.Namespace) -> int:
+    with reading(given.store) as reader:
+        writer, folder = reader.writer(), reader.inbox
+    if writer is None:
+        print("nothing to stop: no process writes the store")
+        return 0
+    return _ask(writer, folder, {"do": "stop", "batch": given.batch, "now": given.now})
 
 
 def _ask(writer: Any, folder: Path, request: dict[str, Any]) -> int:

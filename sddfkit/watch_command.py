@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from sddfkit.factory.progress import Expects, FailureGroup, Progress
+    from sddfkit.factory.progress import FailureGroup, Progress
 
 LINE_EVERY_S: Final = 20.0  # in a log
-LEARN_EVERY_S: Final = 60.0  # how long calculations take
 SHARE: Final = 4.0  # a look that takes long comes seldom: at most a fifth of the time goes into looking
 PLAIN_WIDTH: Final = 100
 TAIL_LINES: Final = 6
@@ -109,18 +108,13 @@ def _watch(given: argparse.Namespace) -> None:
 
 def _looks(store: str | None, batch: str | None, interval_s: float) -> Iterator["Progress"]:
     """Look again and again; the last look is the one that finds nothing open."""
-    from sddfkit.factory.progress import expectations, progress
+    from sddfkit.factory.progress import Learnt
 
-    model: Expects | None = None
-    learned = -math.inf
+    learnt = Learnt()
     while True:
         begun = time.monotonic()
         with reading(store) as opened:  # anew each time: what a writer does to the file is its own affair
-            if begun - learned > LEARN_EVERY_S:
-                model, learned = expectations(opened), begun
-            now = progress(opened, batch, model=model)
-            if now.rest_s is None:
-                learned = -math.inf  # the next look may know more
+            now = learnt.look(opened, batch)
         yield now
         if not now.open:
             return
@@ -193,8 +187,9 @@ class _Frame:
 def _header(now: "Progress") -> list["Text"]:
     batch = f"batch {now.batch}" if now.batch else "all batches" if len(now.batches) != 1 else f"batch {now.batches[0]}"
     if now.writer:
-        who = f"process {now.writer['pid']} on {now.writer['host']} works on it"
-        state = _line((who, "green"), f", last heard of {_ago(now.writer['heartbeat'])}")
+        who = f"process {now.writer['pid']} on {now.writer['host']}"
+        does = (f"{who} works on it", "green") if now.running else f"{who} has it open, nothing is running"
+        state = _line(does, f"; last heard of {_ago(now.writer['heartbeat'])}")
     else:
         state = _line(("no process works on it", "yellow" if now.open else ""))
         if now.open:
@@ -231,10 +226,10 @@ def _summary(now: "Progress", width: int) -> list["Text"]:
     rest = f", about {_core_time(now.rest_core_hours)} to go" if now.open and now.rest_core_hours is not None else ""
     parts = [
         _counts(now),
-        lately + overall if now.writer and now.open else overall,
+        lately + overall if now.writer and now.running else overall,
         f"{_core_time(now.core_hours)} used{rest}, at most {now.peak_rss_mib:.0f} MiB",
     ]
-    if now.open and now.writer:
+    if now.running and now.writer:
         parts.append(now.eta_how)
     lines: list[str] = []
     for part in parts:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import sqlalchemy as sa
 
@@ -16,11 +16,17 @@ from sddfkit.factory.cluster import Cluster
 from sddfkit.factory.ingest import collect
 from sddfkit.factory.jobs import Calculation, Refusal, planned, record_document
 from sddfkit.factory.loop import Loop, OpenExecutor
+from sddfkit.factory.progress import Learnt, Progress, frames
 from sddfkit.factory.reopen import reopen
 from sddfkit.factory.retry import OPEN_AGAIN
 from sddfkit.factory.store import KEYS_PER_QUERY, Store, StoreError, attempts, batches, calculations, now, requests
 from sddfkit.qc.inputs import Structure
 from sddfkit.qc.levels import ChosenProgram, Level
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+
+    from sddfkit.viz.batch_monitor import BatchMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +74,7 @@ class Batch:
         self._thread: threading.Thread | None = None
         self._result: BatchOutcome | BaseException | None = None
         self._owns_store = False
+        self._learnt = Learnt()
         if not store.read_only:
             collect(store)
 
@@ -315,6 +322,34 @@ class Batch:
         if self._loop is not None:
             self._loop.wake()
         return found
+
+    def progress(self) -> Progress:
+        """Return how far the batch is: counts, speed, cost, time left, engines, failures.
+
+        Raises
+        ------
+        StoreError
+            If nothing has been asked for under its name.
+        """
+        return self._learnt.look(self.store, self.name)
+
+    def frames(self) -> dict[str, "pd.DataFrame"]:
+        """Return every number as tables: ``states``, ``engines``, ``failures`` and ``attempts``."""
+        return frames(self.store, self.name)
+
+    def monitor(self, *, interval_s: float = 2.0) -> "BatchMonitor":
+        """Return a live view for a notebook, with buttons for :meth:`retry` and :meth:`stop`.
+
+        Parameters
+        ----------
+        interval_s
+            How long to wait between two looks, s.
+        """
+        try:
+            from sddfkit.viz.batch_monitor import BatchMonitor
+        except ModuleNotFoundError as error:
+            raise StoreError(f"a view in a notebook needs more ({error}): pip install 'sddfkit[view]'") from error
+        return BatchMonitor(self, interval_s=interval_s)
 
     def close(self) -> None:
         """Stop what runs in the background, in order, and close the store if :meth:`open` opened it."""

@@ -5,12 +5,15 @@ Everything is read, nothing is changed: any process may look while another one w
 
 import dataclasses
 import datetime as dt
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import sqlalchemy as sa
 
+from sddfkit.factory.costs import CostModel
 from sddfkit.factory.store import Store, StoreError, attempts, batches, calculations, requests
 from sddfkit.factory.survey import failure_groups
 from sddfkit.qc.spool import running_elsewhere
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 STATES: Final = ("ready", "running", "done", "failed", "held")
 WINDOW_MIN: Final = 10.0
+LEARN_EVERY_S: Final = 60.0
 FAILURE_GROUPS: Final = 20
 # An engine whose calculations take long is silent for long; one that is silent for three of them does nothing.
 SILENT_CALCULATIONS: Final = 3.0
@@ -168,7 +172,7 @@ def progress(
     batch
         Its name; None for everything in the store.
     model
-        Says how long calculations take; without one, what was done tells, see :func:`expectations`.
+        Says how long calculations take; without one, what was done tells.
     window_min
         How far back "now" reaches, min.
     failures
@@ -182,22 +186,22 @@ def progress(
     names = batch_names(store)
     if batch is not None and batch not in names:
         raise StoreError(f"the store {store.name} has no batch {batch!r}; its batches are {', '.join(names) or 'none'}")
-    time = dt.datetime.now(dt.UTC)
+    moment = dt.datetime.now(dt.UTC)
     part = None if _is_everything(store, batch) else batch
     costs = _by_cost(store, part)
     groups = _groups(costs, _classes(store, part))
     states = {state: sum(item.calculations for item in groups if item.state == state) for state in STATES}
     bad = [item for item in groups if item.state in ("failed", "held")]
     writer = store.writer()
-    at_work = writer is not None and states["ready"] + states["running"] > 0
+    at_work = writer is not None and states["running"] > 0
     computing = _computing(store, part) if at_work else set()
-    engines, tries = _engines(store, part, time, window_min, at_work, computing)
+    engines, tries = _engines(store, part, moment, window_min, at_work, computing)
     working = sum(item.working for item in engines)
     still_open = [row for row in costs if row["state"] in ("ready", "running")]
-    rest = _rest(still_open, (model or expectations(store)) if still_open else None)
-    eta_s, how = _eta(rest, working, writer is not None)
+    rest = _rest(still_open, (model or CostModel.fit(store)) if still_open else None)
+    eta_s, how = _eta(rest, working, writer is not None, states["running"])
     return Progress(
-        time=time.isoformat(timespec="milliseconds"),
+        time=moment.isoformat(timespec="milliseconds"),
         store=store.name,
         batch=batch,
         batches=names,
@@ -242,28 +246,21 @@ def batch_names(store: Store) -> tuple[str, ...]:
     return tuple(row["name"] for row in sorted(rows, key=lambda row: (row["created"], row["name"])))
 
 
-class MeanTimes:
-    """What a calculation takes: the mean of those done at its level by its program, in proportion to their cost."""
+class Learnt:
+    """What calculations are expected to take, for somebody who looks again and again: learnt anew every minute."""
 
-    def __init__(self, rates: Mapping[tuple[str, str], float]) -> None:
-        self.rates = rates
+    def __init__(self) -> None:
+        self._model: CostModel | None = None
+        self._at = -math.inf
 
-    def seconds(self, level: str, program: str, cost: float) -> float | None:
-        """Return the wall time to expect of one calculation, s; None where none of its kind has been done."""
-        rate = self.rates.get((level, program))
-        return None if rate is None else rate * cost
-
-
-def expectations(store: Store) -> Expects:
-    """Return what tells how long calculations take, by all that was done in a store."""
-    kind = (calculations.c.level, calculations.c.program)
-    rows = store.select(
-        sa.select(*kind, sa.func.sum(attempts.c.wall_s).label("wall_s"), sa.func.sum(calculations.c.cost).label("cost"))
-        .join(attempts, attempts.c.key == calculations.c.key)
-        .where(attempts.c.state == "done", calculations.c.cost > 0)
-        .group_by(*kind)
-    )
-    return MeanTimes({(row["level"], row["program"]): (row["wall_s"] or 0.0) / row["cost"] for row in rows})
+    def look(self, store: Store, batch: str | None = None, **options: Any) -> Progress:
+        """Return how far a batch is; see :func:`progress`."""
+        if self._model is None or time.monotonic() - self._at > LEARN_EVERY_S:
+            self._model, self._at = CostModel.fit(store), time.monotonic()
+        now = progress(store, batch, model=self._model, **options)
+        if now.rest_s is None:
+            self._model = None  # the next look may know more
+        return now
 
 
 def failure_examples(store: Store, batch: str | None = None, limit: int | None = None) -> tuple[FailureGroup, ...]:
@@ -416,10 +413,10 @@ def _computing(store: Store, batch: str | None) -> set[str]:
 
 
 def _engines(
-    store: Store, batch: str | None, time: dt.datetime, window_min: float, at_work: bool, computing: set[str]
+    store: Store, batch: str | None, moment: dt.datetime, window_min: float, at_work: bool, computing: set[str]
 ) -> tuple[tuple[EngineUse, ...], _Tries]:
     """Return what each engine did, and all of them together, from one reading of the attempts."""
-    since = (time - dt.timedelta(minutes=window_min)).isoformat()
+    since = (moment - dt.timedelta(minutes=window_min)).isoformat()
     name = sa.func.coalesce(attempts.c.engine, attempts.c.host, "unknown")
     done = attempts.c.state == "done"
 
@@ -440,14 +437,14 @@ def _engines(
     rows = store.select(_of(statement, attempts.c.key, batch))
     first = min((row["first"] for row in rows if row["first"]), default=None)
     last = max((row["last"] for row in rows if row["last"]), default=None)
-    elapsed = _minutes(first, time) - (0.0 if at_work else _minutes(last, time))
-    window = min(window_min, max(_minutes(first, time), 1.0 / 60.0))
+    elapsed = _minutes(first, moment) - (0.0 if at_work else _minutes(last, moment))
+    window = min(window_min, max(_minutes(first, moment), 1.0 / 60.0))
     sharing = {_host(engine) for engine in computing}  # hosts whose engines write into our spool
     engines = [_fresh(engine) for engine in computing - {row["engine"] for row in rows}]
     for row in rows:
-        silent_min = _minutes(row["last"], time)
+        silent_min = _minutes(row["last"], moment)
         usual_min = row["wall_s"] / row["attempts"] / 60.0
-        between = _minutes(row["first"], time) - silent_min
+        between = _minutes(row["first"], moment) - silent_min
         heard = _host(row["engine"]) not in sharing and silent_min < max(window_min, SILENT_CALCULATIONS * usual_min)
         engines.append(
             EngineUse(
@@ -487,9 +484,9 @@ def _host(engine: str) -> str:
     return engine.rpartition(":")[0] or engine
 
 
-def _minutes(moment: str | None, time: dt.datetime) -> float:
-    """Return how long ago a moment was, min."""
-    return 0.0 if not moment else (time - dt.datetime.fromisoformat(moment)).total_seconds() / 60.0
+def _minutes(then: str | None, moment: dt.datetime) -> float:
+    """Return how long before a moment that was, min."""
+    return 0.0 if not then else (moment - dt.datetime.fromisoformat(then)).total_seconds() / 60.0
 
 
 @dataclass(frozen=True)
@@ -513,13 +510,15 @@ def _rest(still_open: Iterable[sa.RowMapping], model: Expects | None) -> _Rest:
     return _Rest(None if unknown else total, longest, tuple(unknown))
 
 
-def _eta(rest: _Rest, working: int, writing: bool) -> tuple[float | None, str]:
+def _eta(rest: _Rest, working: int, writing: bool, running: int) -> tuple[float | None, str]:
     if rest.seconds == 0.0:
         return 0.0, "nothing is open"
     if rest.seconds is None:
         return None, f"nothing at {', '.join(rest.unknown)} has finished yet"
     if not writing:
         return None, "no process works on the store"
+    if not running:
+        return None, "nothing is running"
     if not working:
         return None, "no engine has finished anything lately"
     how = f"{_amount(rest.seconds)} of calculations on {working} engine{'s' if working > 1 else ''}"

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 import anywidget
@@ -10,10 +10,12 @@ import traitlets
 
 from sddfkit.viz import batch_view
 from sddfkit.viz.page import Markup, element, joined, static
+from sddfkit.viz.words import number_of
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 2.0
+STOPPING: Final = "Stopping: what runs is finished, nothing more is started."
 
 
 class Watched(Protocol):
@@ -94,26 +96,16 @@ class BatchMonitor(anywidget.AnyWidget):
 
     def _heard(self, _widget: Any, message: Any, _buffers: Any) -> None:
         """Do what a button asks for."""
-        match message:
-            case {"do": "stop"}:
-                self._do("Stopping: what runs is finished, nothing more is started.", self.batch.stop)  # type: ignore[attr-defined]
-            case {"do": "retry", "classes": [*classes]}:
-                self._retry(classes)
-
-    def _retry(self, classes: Iterable[str]) -> None:
-        which = ", ".join(classes)
-        self._do(
-            f"Ready again: what had failed{f' as {which}' if which else ''}.",
-            lambda: self.batch.retry(classes=list(classes)),  # type: ignore[attr-defined]
-        )
-
-    def _do(self, done: str, action: Any) -> None:
+        batch: Any = self.batch
         try:
-            action()
+            match message:
+                case {"do": "stop"}:
+                    asked = batch.stop() is not False
+                    self.said = STOPPING if asked else "There is nothing to stop: no process works on the batch."
+                case {"do": "retry", "classes": [*classes]}:
+                    self.said = _ready_again(batch.retry(classes=classes), getattr(batch, "running", True))
         except Exception as error:  # it is for the person who clicked
             self.said = f"That could not be done: {error}"
-            return
-        self.said = done
         if self.look():
             self._start()
 
@@ -124,3 +116,11 @@ class BatchMonitor(anywidget.AnyWidget):
             data = bundle[0] if isinstance(bundle, tuple) else bundle
             data["text/html"] = f"<style>{self._css}</style>{self.html()}"
         return bundle
+
+
+def _ready_again(found: Mapping[str, int] | None, running: bool) -> str:
+    """Say what a retry has made ready: counts by error class, or nothing where another process was asked to do it."""
+    if not found:
+        return "Asked for: the process that works on the batch takes what had failed into its queue."
+    counts = ", ".join(f"{number_of(count)} × {name}" for name, count in found.items())
+    return f"Ready again: {counts}." + ("" if running else " Start the batch to compute them.")

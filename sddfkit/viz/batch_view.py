@@ -89,7 +89,8 @@ def _title(now: Numbers, buttons: bool) -> Markup:
     if not now.open:
         state = "complete" if not now.failed else "nothing is left to be done"
     elif now.writer:
-        state = f"process {now.writer['pid']} on {now.writer['host']} works on it"
+        does = "works on it" if now.states["running"] else "has it open; nothing is running"
+        state = f"process {now.writer['pid']} on {now.writer['host']} {does}"
     else:
         state = "no process works on it; what is done is kept, and it goes on where it is started again"
     stop = _button("stop", "Stop", "Let what runs finish, start nothing more") if buttons and _going(now) else ""
@@ -98,7 +99,7 @@ def _title(now: Numbers, buttons: bool) -> Markup:
 
 
 def _going(now: Numbers) -> bool:
-    return bool(now.open and now.writer)
+    return bool(now.states["running"] and now.writer)
 
 
 def _button(do: str, label: str, title: str, error_class: str = "") -> Markup:

@@ -16,7 +16,8 @@ from sqlalchemy.dialects import sqlite
 from sddfkit.cli import main
 from sddfkit.factory import StoreError
 from sddfkit.factory import progress as module
-from sddfkit.factory.progress import frames, progress
+from sddfkit.factory.costs import CostModel
+from sddfkit.factory.progress import Learnt, frames, progress
 from sddfkit.factory.store import Store, attempts, batches, calculations, records, requests
 
 LEVELS = {"quick": "GFN2-xTB", "slow": "ωB97X/6-31G(d)"}
@@ -160,9 +161,10 @@ def test_time_left_is_what_is_open_over_the_engines_at_work(store):
 
 
 def test_what_was_done_tells_how_long_the_rest_takes(store):
-    now = progress(store, "a")
-    quick, slow = (10.0 + 20.0 + 10.0) / (10.0 + 20.0 + 10.0), 30.0 / 10.0
-    assert now.rest_s == pytest.approx(3 * 10.0 * quick + 40.0 * slow)
+    model = CostModel.fit(store)
+    quick, slow = (model.seconds(LEVELS[level], "tblite", cost) for level, cost in (("quick", 10.0), ("slow", 40.0)))
+    for now in (progress(store, "a"), Learnt().look(store, "a")):
+        assert now.rest_s == pytest.approx(3 * quick + slow)
 
 
 def test_no_time_is_given_where_none_can_be_known(store, tmp_path):

@@ -52,8 +52,9 @@ class Batch:
         self.looked.set()
         return self.now
 
-    def retry(self, classes=()) -> None:
+    def retry(self, classes=()) -> dict[str, int]:
         self.asked.append(list(classes))
+        return {"killed": 1}
 
     def stop(self) -> None:
         self.asked.append("stop")
@@ -120,9 +121,15 @@ def test_buttons_ask_the_batch_and_say_what_came_of_it(monitor, batch):
     assert sorted(found) == [("retry", ""), ("retry", "convergence"), ("retry", "killed"), ("stop", "")]
     monitor._heard(monitor, {"do": "retry", "classes": []}, [])
     monitor._heard(monitor, {"do": "retry", "classes": ["killed"]}, [])
-    assert batch.asked == [[], ["killed"]] and "killed" in monitor.said
+    assert batch.asked == [[], ["killed"]] and monitor.said == "Ready again: 1 × killed."
+    batch.running = False
+    monitor._heard(monitor, {"do": "retry", "classes": []}, [])
+    assert "Start the batch" in monitor.said
     monitor._heard(monitor, {"do": "stop"}, [])
     assert batch.asked[-1] == "stop" and "Stopping" in monitor.said
+    batch.stop = lambda: False
+    monitor._heard(monitor, {"do": "stop"}, [])
+    assert "nothing to stop" in monitor.said
     batch.stop = lambda: 1 / 0
     monitor._heard(monitor, {"do": "stop"}, [])
     assert monitor.said == "That could not be done: division by zero"
