@@ -60,7 +60,7 @@ class JsonLineChild:
         new_group: bool = False,
     ) -> None:
         self._new_group = new_group
-        self._buffer = b""
+        self._buffer = bytearray()
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
@@ -81,8 +81,8 @@ class JsonLineChild:
         """Whether the process has not ended yet."""
         return self._process.returncode is None and self._exit_status() is None
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Write one message.
+    def send(self, message: Mapping[str, Any] | str) -> None:
+        """Write one message, or the text of one: JSON without line breaks.
 
         Raises
         ------
@@ -90,7 +90,8 @@ class JsonLineChild:
             If nobody reads any more.
         """
         assert self._process.stdin is not None
-        data = memoryview((json.dumps(message) + "\n").encode())
+        text = message if isinstance(message, str) else json.dumps(message)
+        data = memoryview((text + "\n").encode())
         try:
             while data:
                 data = data[self._process.stdin.write(data) :]
@@ -108,7 +109,9 @@ class JsonLineChild:
         assert self._process.stdout is not None
         stream = self._process.stdout.fileno()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([stream], [], [], left)[0]:
                 return None
@@ -116,10 +119,11 @@ class JsonLineChild:
             if not chunk:
                 raise ChildLostError(self._how_it_ended())
             self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         try:
             return dict(json.loads(line))
-        except ValueError:
+        except (ValueError, TypeError):
             self.kill()
             raise ChildLostError(f"it answered something that is not a message: {line[:200]!r}") from None
 

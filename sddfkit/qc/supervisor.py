@@ -1,91 +1,30 @@
 """One calculation at a time in a child process with limits, and its outcome in a spool: what an engine runs.
 
 The child (`sddfkit.qc.worker`) is started once and reused, so a program's start-up is paid once. It has a process group
-and a scratch folder of its own, and dies with this process. Whatever happens to it is an outcome of the calculation,
-never an exception here.
+and a scratch folder of its own, and dies with this process; with it end all processes that it has started, in whatever
+group they are. Whatever happens to it is an outcome of the calculation (`sddfkit.qc.attempt`), never an exception here.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import logging
 import os
 import socket
-import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
+from sddfkit.qc.attempt import Attempt, JobError, Limits, NotStartedError, Outcome, Slot, failed
 from sddfkit.qc.child import ChildLostError
-from sddfkit.qc.errors import ErrorType, failure
+from sddfkit.qc.errors import ErrorType
 from sddfkit.qc.spool import Owner, Running, folders_for, read_outcome, spool_path, sync_folder, write_outcome
-from sddfkit.qc.usage import tree_usage
-from sddfkit.qc.worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_S: Final = 0.2
-
-
-class Outcome(NamedTuple):
-    """result : AtomicResult or FailedOperation as dict; the rest is what the calculation used."""
-
-    result: dict[str, Any]
-    pid: int
-    wall_s: float
-    cpu_s: float
-    peak_rss_mib: float
-    output_tail: str
-    recipe: str | None = None
-
-
-class Limits(NamedTuple):
-    """Limits of one calculation."""
-
-    timeout_s: float
-    memory_gib: float
-
-
-class _JobError(ValueError):
-    """A job that is none; the message says why."""
-
-
-class _Slot:
-    """The one worker of this process."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.worker: WorkerProcess | None = None
-
-    def healthy(self, max_jobs: int) -> WorkerProcess:
-        """The worker at hand, or a new one if there is none, it died, or it has done enough."""
-        if self.worker is not None and (not self.worker.child.alive() or self.worker.jobs >= max_jobs):
-            self.close()
-        if self.worker is None:
-            self.worker = WorkerProcess()
-        return self.worker
-
-    def kill(self) -> None:
-        if self.worker is not None:
-            self.worker.kill()
-            self.worker = None
-
-    def close(self) -> None:
-        if self.worker is not None:
-            self.worker.close()
-            self.worker = None
-
-    def forget(self) -> None:
-        """After a fork: the worker belongs to the parent."""
-        self.lock = threading.RLock()
-        self.worker = None
-
-
-_slot = _Slot()
+_slot = Slot()
 os.register_at_fork(after_in_child=_slot.forget)
 
 
@@ -96,7 +35,7 @@ def calculate(
     timeout_s: float,
     memory_gib: float,
     owner: Owner | None = None,
-    max_jobs_per_worker: int = 50,
+    max_jobs_per_worker: int | None = None,
 ) -> dict[str, Any]:
     """Run one calculation in the worker process of this process and spool its outcome.
 
@@ -110,13 +49,15 @@ def calculate(
     timeout_s : float
         Wall time of the calculation; the start of a worker does not count.
     memory_gib : float
-        Resident memory of the worker and all its children, sampled five times a second.
+        Resident memory of the worker and all its descendants, sampled five times a second; Linux also tells the peak
+        of each.
     owner : Owner, optional
         Whose spool that is. Where this process does not share it, or cannot write there, it keeps the outcome in a
         spool of its own (`sddfkit.qc.spool`) and the answer holds it whole. Without an owner, `spool` is made and used
         as it is.
-    max_jobs_per_worker : int
-        Replace the worker after so many calculations.
+    max_jobs_per_worker : int, optional
+        Replace the worker after so many calculations; without it, as soon as the start of another costs less than a
+        hundredth of what this one has worked, but not before the fiftieth.
 
     Returns
     -------
@@ -145,12 +86,13 @@ def calculate_many(
     timeout_s: float = 600.0,
     memory_gib: float = 4.0,
     owner: Owner | None = None,
-    max_jobs_per_worker: int = 50,
+    max_jobs_per_worker: int | None = None,
 ) -> list[dict[str, Any]]:
     """Run calculations one after the other, for very short ones that share a message.
 
-    Parameters are those of `calculate`. Each outcome is in a spool before the next calculation starts: an interrupt or
-    a death in the middle loses none that was finished.
+    Parameters are those of `calculate`. Each outcome is written while the next calculation runs, and is in a spool
+    before this returns, also if an interrupt ends it: a death in the middle loses no more than the last of the
+    finished ones.
 
     Returns
     -------
@@ -159,16 +101,8 @@ def calculate_many(
     """
     folders = folders_for(spool, owner)
     asked = _Asked(Path(spool), folders, owner, Limits(timeout_s, memory_gib), max_jobs_per_worker)
-    written: set[Path] = set()
-    try:
-        with _marked(jobs, asked) as marker:
-            return [_calculate(job, asked, marker, written) for job in jobs]
-    finally:
-        for folder in written:
-            try:
-                sync_folder(folder)
-            except OSError as problem:
-                logger.warning("results in %s may not survive a loss of power: %s", folder, problem)
+    with _marked(jobs, asked) as marker:
+        return _Series(asked, marker).answers_to(jobs)
 
 
 class _Asked(NamedTuple):
@@ -178,7 +112,7 @@ class _Asked(NamedTuple):
     folders: list[Path]
     owner: Owner | None
     limits: Limits
-    max_jobs: int
+    max_jobs: int | None
 
 
 def _marked(jobs: Sequence[dict[str, Any]], asked: _Asked) -> contextlib.AbstractContextManager[Running | None]:
@@ -189,68 +123,125 @@ def _marked(jobs: Sequence[dict[str, Any]], asked: _Asked) -> contextlib.Abstrac
     return Running(asked.spool, keys)
 
 
-def _calculate(job: dict[str, Any], asked: _Asked, marker: Running | None, written: set[Path]) -> dict[str, Any]:
-    """Answer one job: from a spool if its result is there, else by computing it and writing it down."""
-    key = job.get("key") if isinstance(job, dict) else None
-    paths = [spool_path(folder, key) for folder in asked.folders]
-    for path in paths if asked.owner is not None else []:
-        found = read_outcome(path)
-        if found is not None and found.get("success"):
-            return _answer(found, path, asked)
-    document = _outcome_document(job, key, asked, marker)
-    problems = []
-    for path in paths:
+class _Series:
+    """Answers one job after the other; while the worker computes one, the outcome of the one before is written."""
+
+    def __init__(self, asked: _Asked, marker: Running | None) -> None:
+        self._asked = asked
+        self._meanwhile: Callable[[], object] = marker.refresh if marker is not None else lambda: None
+        self._unwritten: dict[str, Any] | None = None
+        self._written: set[Path] = set()
+        self._answers: list[dict[str, Any]] = []
+
+    def answers_to(self, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
-            write_outcome(path, document)
-        except OSError as problem:
-            problems.append(f"{path}: {problem}")
-        else:
-            written.add(path.parent)
-            return _answer(document, path, asked)
-    summary = {name: value for name, value in document.items() if name != "result"}
-    message = f"the result could not be written to {'; '.join(problems)}"
-    return {
-        **summary,
-        "success": False,
-        "error_class": "disk",
-        "error_message": message,
-        "path": str(spool_path(asked.spool, key)),
-    }
+            for job in jobs:
+                if not self._found(job):
+                    self._compute(job)
+        finally:  # what was finished before an interrupt is kept
+            self._write()
+            self._sync()
+        return self._answers
+
+    def _found(self, job: dict[str, Any]) -> bool:
+        """Answer a job whose result lies in a spool, and say whether it does."""
+        for path in self._paths(_key(job)) if self._asked.owner is not None else []:
+            found = read_outcome(path)
+            if found is not None and found.get("success"):
+                self._write()
+                self._answers.append(self._answer(found, path))
+                return True
+        return False
+
+    def _compute(self, job: dict[str, Any]) -> None:
+        """Run one calculation; its outcome is written later."""
+        started = datetime.now(UTC).isoformat()
+        limits = self._asked.limits
+        with _slot.lock:
+            try:
+                limits = limits.of(job) if isinstance(job, dict) else limits
+                attempt = Attempt.begin(_slot, job, limits, self._asked.max_jobs)
+                self._write()
+                outcome = attempt.outcome(self._meanwhile)
+            except JobError as problem:
+                outcome = _unstarted(job, "input", str(problem))
+            except ChildLostError as problem:
+                outcome = _unstarted(job, "killed", f"the worker process could not take the job: {problem}")
+            except NotStartedError as problem:
+                outcome = _unstarted(job, "disk", str(problem))
+            except OSError as problem:
+                _slot.kill()
+                outcome = _unstarted(
+                    job,
+                    "disk",
+                    f"the worker process could not be started: {problem}; look at the scratch folder's disk, or set "
+                    "TMPDIR to another folder",
+                )
+            except BaseException:  # an interrupt: the worker is in the middle of a job that nobody waits for any more
+                _slot.kill()
+                raise
+        self._write()
+        self._unwritten = _document(job, outcome, limits, started)
+
+    def _write(self) -> None:
+        """Write the outcome that is not written yet, if there is one, and answer it."""
+        if self._unwritten is not None:
+            self._answers.append(self._spooled(self._unwritten))
+            self._unwritten = None
+
+    def _spooled(self, document: dict[str, Any]) -> dict[str, Any]:
+        problems = []
+        for path in self._paths(document["key"]):
+            try:
+                write_outcome(path, document)
+            except OSError as problem:
+                problems.append(f"{path}: {problem}")
+            else:
+                self._written.add(path.parent)
+                return self._answer(document, path)
+        return {
+            **_without_result(document),
+            "success": False,
+            "error_class": "disk",
+            "error_message": f"the result could not be written to {'; '.join(problems)}",
+            "path": str(spool_path(self._asked.spool, document["key"])),
+        }
+
+    def _sync(self) -> None:
+        for folder in self._written:
+            try:
+                sync_folder(folder)
+            except OSError as problem:
+                logger.warning("results in %s may not survive a loss of power: %s", folder, problem)
+
+    def _paths(self, key: object) -> list[Path]:
+        return [spool_path(folder, key) for folder in self._asked.folders]
+
+    def _answer(self, document: dict[str, Any], path: Path) -> dict[str, Any]:
+        """The outcome without its result where the coordinator can read the file, and whole where it cannot."""
+        shared = path.parent == self._asked.spool
+        return {**(_without_result(document) if shared else document), "path": str(path)}
 
 
-def _answer(document: dict[str, Any], path: Path, asked: _Asked) -> dict[str, Any]:
-    """The outcome without its result where the coordinator can read the file, and whole where it cannot."""
-    shared = path.parent == asked.spool
-    return {
-        **{name: value for name, value in document.items() if name != "result" or not shared},
-        "path": str(path),
-    }
+def _key(job: object) -> object:
+    return job.get("key") if isinstance(job, dict) else None
 
 
-def _outcome_document(job: dict[str, Any], key: object, asked: _Asked, marker: Running | None) -> dict[str, Any]:
-    """Run one calculation and return all that is to be known of it."""
-    started = datetime.now(UTC).isoformat()
-    limits = asked.limits
-    with _slot.lock:
-        try:
-            limits = _limits(job, asked.limits)
-            outcome = _run(job, limits, asked.max_jobs, marker)
-        except _JobError as problem:
-            outcome = _unstarted(job, "input", str(problem))
-        except OSError as problem:
-            _slot.kill()
-            outcome = _unstarted(job, "disk", f"the worker process could not be started: {problem}")
-        except BaseException:  # an interrupt: the worker is in the middle of a job that nobody waits for any more
-            _slot.kill()
-            raise
+def _without_result(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "result"}
+
+
+def _document(job: object, outcome: Outcome, limits: Limits, started: str) -> dict[str, Any]:
+    """All that is to be known of an attempt."""
     error = outcome.result.get("error") or {}
+    host = socket.gethostname()
     return {
-        "key": key,
+        "key": _key(job),
         "success": bool(outcome.result.get("success")),
         "result": outcome.result,
-        "host": socket.gethostname(),
+        "host": host,
         "pid": outcome.pid,
-        "engine": f"{socket.gethostname()}:{os.getpid()}",
+        "engine": f"{host}:{os.getpid()}",
         "wall_s": outcome.wall_s,
         "cpu_s": outcome.cpu_s,
         "peak_rss_mib": outcome.peak_rss_mib,
@@ -265,6 +256,12 @@ def _outcome_document(job: dict[str, Any], key: object, asked: _Asked, marker: R
     }
 
 
+def _unstarted(job: object, kind: ErrorType, message: str) -> Outcome:
+    data = job.get("input") if isinstance(job, dict) else None
+    result = failed(data if isinstance(data, dict) else None, kind, message)
+    return Outcome(result, os.getpid(), 0.0, 0.0, 0.0, "", None)
+
+
 def close() -> None:
     """End this process's worker, if there is one; the next `calculate` starts another."""
     with _slot.lock:
@@ -272,87 +269,3 @@ def close() -> None:
 
 
 atexit.register(close)
-
-
-def _run(job: dict[str, Any], limits: Limits, max_jobs: int, marker: Running | None) -> Outcome:
-    begun = time.monotonic()
-    for last_try in (False, True):  # an idle worker may have died, unnoticed, since its last job
-        worker = _slot.healthy(max_jobs)
-        try:
-            worker.accept(job)
-            break
-        except ChildLostError as error:
-            tail, pid = worker.log_tail(), worker.child.pid
-            _slot.kill()
-            if last_try:
-                message = f"the worker process could not take the job: {error}"
-                result = _failed(job["input"], "killed", message)
-                return Outcome(result, pid, time.monotonic() - begun, 0.0, 0.0, tail)
-    return _watch(worker, job, limits, marker)
-
-
-def _watch(worker: WorkerProcess, job: dict[str, Any], limits: Limits, marker: Running | None) -> Outcome:
-    """Wait for the answer, looking at the clock and at the memory."""
-    begun = time.monotonic()
-    at_start = usage = tree_usage(worker.child.pid)
-    peak = at_start.rss_mib
-    result: dict[str, Any] | None = None
-    recipe: str | None = None
-    lost: tuple[ErrorType, str] | None = None
-    while result is None and lost is None:
-        left = limits.timeout_s - (time.monotonic() - begun)
-        try:
-            answer = worker.child.receive(max(0.0, min(SAMPLE_S, left)))
-        except ChildLostError as error:
-            lost = ("killed", f"the worker process died during the calculation: {error}")
-            break
-        usage = tree_usage(worker.child.pid)
-        peak = max(peak, usage.rss_mib)
-        if marker is not None:
-            marker.refresh()
-        if answer is not None:
-            recipe, result = answer.get("recipe", recipe), answer.get("result")
-        elif peak > limits.memory_gib * 1024:
-            lost = ("memory", f"the calculation used {peak:.0f} MiB, more than its limit of {limits.memory_gib:g} GiB")
-        elif left <= 0:
-            lost = ("time", f"the calculation did not finish within its limit of {limits.timeout_s:g} s")
-    wall, cpu = time.monotonic() - begun, max(0.0, usage.cpu_s - at_start.cpu_s)
-    tail, pid = worker.log_tail(), worker.child.pid
-    if lost is not None:
-        _slot.kill()
-        result = _failed(job["input"], *lost)
-    assert result is not None
-    return Outcome(result, pid, wall, cpu, peak, tail, recipe)
-
-
-def _limits(job: object, defaults: Limits) -> Limits:
-    """The limits of a job: its own, or the defaults.
-
-    Raises
-    ------
-    _JobError
-        If it is no job.
-    """
-    if not isinstance(job, dict) or "input" not in job:
-        raise _JobError("a job is a dict with the keys 'key' and 'input'")
-    if not isinstance(job.get("key"), str) or spool_path("", job["key"]).stem != job["key"]:
-        raise _JobError(f"the job's key {job.get('key')!r} cannot be a file name; use a content key")
-    try:
-        json.dumps(job)
-    except (TypeError, ValueError) as error:
-        raise _JobError(f"the job is not JSON: {error}; dump its AtomicInput with model_dump(mode='json')") from None
-    own = {name: job.get(name) for name in Limits._fields}
-    for name, value in own.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
-            raise _JobError(f"the job's {name} is {value!r}, expected a positive number")
-    return defaults._replace(**{name: float(value) for name, value in own.items() if value is not None})
-
-
-def _unstarted(job: object, kind: ErrorType, message: str) -> Outcome:
-    data = job.get("input") if isinstance(job, dict) else None
-    result = _failed(data if isinstance(data, dict) else None, kind, message)
-    return Outcome(result, os.getpid(), 0.0, 0.0, 0.0, "")
-
-
-def _failed(data: dict[str, Any] | None, kind: ErrorType, message: str) -> dict[str, Any]:
-    return dict(json.loads(failure(data, kind, message).model_dump_json()))

@@ -21,10 +21,12 @@ import psutil
 import pytest
 from qcelemental.models.v2 import AtomicInput, AtomicResult, FailedOperation
 
-from sddfkit.qc import extract, supervisor
+from sddfkit.qc import Level, atomic_input, extract, supervisor
 from sddfkit.qc.scratch import Scratch
 from sddfkit.qc.spool import Owner, running_elsewhere
 from sddfkit.qc.supervisor import calculate, calculate_many, close
+from sddfkit.qc.usage import Meter
+from sddfkit.qc.worker_process import WorkerProcess
 
 FIELDS = {
     *("key", "success", "host", "pid", "wall_s", "cpu_s", "peak_rss_mib", "started", "finished"),
@@ -78,6 +80,36 @@ def engine(tmp_path: Path, scratch_parent: Path) -> Iterator[Callable[..., subpr
     for process in started:
         process.kill()
         process.wait()
+
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs what Linux tells of processes")
+
+
+@pytest.fixture
+def deed(monkeypatch: pytest.MonkeyPatch, molecules: Any) -> Callable[..., dict[str, Any]]:
+    """``deed(what, key, …)``: a job for the program of misbehaving.py."""
+    here = str(Path(__file__).parent)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])))
+    program = "misbehaving.Misbehaving"
+
+    def make(what: str, key: str, **more: Any) -> dict[str, Any]:
+        level = Level("constant", "constant", None, {program: {"do": what}})
+        document = atomic_input(*molecules["water"], level.specification(program))
+        return {"key": key, "input": document.model_dump(mode="json"), **more}
+
+    return make
+
+
+@pytest.fixture
+def misbehaving(deed: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """``misbehaving(*deeds, …)``: the answers to jobs that do that."""
+
+    def run(*deeds: str, **more: Any) -> list[dict[str, Any]]:
+        jobs = [deed(what, str(number), **more) for number, what in enumerate(deeds)]
+        return calculate_many(jobs, spool=str(tmp_path / "spool"), timeout_s=60, memory_gib=2)
+
+    return run
 
 
 def read(summary: dict[str, Any]) -> dict[str, Any]:
@@ -210,15 +242,10 @@ def test_short_jobs_share_a_message_and_each_has_its_answer(
 
 
 def test_a_death_in_the_middle_of_a_message_loses_nothing_finished(
-    tmp_path: Path,
-    make_input: Callable[..., AtomicInput],
-    molecules: Any,
-    water_cluster: Any,
-    engine: Callable[..., subprocess.Popen[bytes]],
+    tmp_path: Path, deed: Callable[..., dict[str, Any]], engine: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
-    small, large = make_input("tblite", molecules["water"]), make_input("pyscf", water_cluster)
     keys = ["a", "b", "long", "never"]
-    process = engine([{"key": k, "input": (large if k == "long" else small).model_dump(mode="json")} for k in keys])
+    process = engine([deed("hang" if key == "long" else "", key) for key in keys])
     spool = tmp_path / "spool"
     wait_until(lambda: (spool / "b.json").exists())
     time.sleep(0.3)
@@ -287,20 +314,107 @@ def test_psi4_lives_in_the_group_and_dies_with_it(
     wait_until(lambda: not psi4.is_running() or psi4.status() == psutil.STATUS_ZOMBIE)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs PR_SET_PDEATHSIG")
-def test_nothing_survives_a_killed_supervisor(
-    make_input: Callable[..., AtomicInput],
-    water_cluster: Any,
-    scratch_parent: Path,
-    engine: Callable[..., subprocess.Popen[bytes]],
+def sleepers() -> set[str]:
+    """What the program's children are waiting for."""
+    return {process.cmdline()[1] for process in _sleepers()}
+
+
+def end_sleepers() -> None:
+    for process in _sleepers():
+        process.kill()
+
+
+def _sleepers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline() in [["sleep", number] for number in ("601", "602", "603", "604")]:
+                found.append(process)
+    return found
+
+
+@LINUX
+def test_what_a_program_does_beside_its_task_is_kept_within_bounds(
+    misbehaving: Callable[..., list[dict[str, Any]]], scratch_parent: Path
 ) -> None:
-    process = engine([{"key": "k", "input": make_input("pyscf", water_cluster).model_dump(mode="json")}])
-    wait_until(lambda: bool(psutil.Process(process.pid).children()))
+    deeds = ("", "rubbish", "files", "files", "peak", "", "clock", "")
+    plain, printed, first, second, high, low, jumped, after = answers = misbehaving(*deeds)
+    assert {answer["error_class"] for answer in answers} == {None}, [answer["error_message"] for answer in answers]
+    assert len({answer["pid"] for answer in answers}) == 1, "the worker lives on"
+    assert printed["output_tail"].endswith("the last words\n") and len(printed["output_tail"]) == 4000
+    assert plain["output_tail"] == first["output_tail"] == ""
+    (scratch,) = scratch_parent.iterdir()
+    assert list((scratch / "files").iterdir()) == [], "files are gone after each calculation"
+    assert sum(file.stat().st_size for file in scratch.iterdir() if file.is_file()) < 20 * 2**20
+    assert high["peak_rss_mib"] > low["peak_rss_mib"] + 290, "no sample is needed to see a peak, nor is it seen twice"
+    for answer in (plain, second, jumped, after):
+        assert 0 <= answer["wall_s"] < 30 and 0 <= answer["cpu_s"] < 30
+    provenance = read(jumped)["result"]["provenance"]
+    assert 0 <= provenance["wall_time"] < 30, "a duration is no difference of two looks at the clock"
+
+
+@LINUX
+def test_nothing_that_a_program_has_started_outlives_its_worker(
+    misbehaving: Callable[..., list[dict[str, Any]]], deed: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    jobs = [
+        deed("children eat", "greedy", memory_gib=1),
+        deed("children kill", "killed"),
+        deed("children hang", "late", timeout_s=3, rung=1),
+    ]
+    greedy, killed, late = (calculate(job, spool=str(tmp_path), timeout_s=60, memory_gib=2) for job in jobs)
+    assert greedy["error_class"] == "memory" and 1024 < greedy["peak_rss_mib"] < 1300
+    assert killed["error_class"] == "killed" and "SIGKILL" in killed["error_message"]
+    assert late["error_class"] == "time" and late["recipe"] == "with more patience"
+    # One that had neither parent nor mark, when its worker killed itself, is known to nobody.
+    assert sleepers() <= {"603"}
+    end_sleepers()
+
+
+def test_no_calculation_is_started_without_scratch_space(
+    misbehaving: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("sddfkit.qc.scratch.LEAST_FREE_MIB", 2**40)
+        (full,) = misbehaving("")
+    assert full["error_class"] == "disk" and "MiB free" in full["error_message"] and "TMPDIR" in full["error_message"]
+    assert misbehaving("")[0]["success"], "and it is tried again by itself"
+    said = iter([None, "the disk is full by now"])
+    with monkeypatch.context() as patched:
+        patched.setattr(Scratch, "shortage", lambda _: next(said))
+        (filled,) = misbehaving("kill")
+    assert filled["error_class"] == "disk" and filled["error_message"].endswith("SIGKILL; the disk is full by now")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    (unwritable,) = misbehaving("")
+    assert unwritable["error_class"] == "disk" and "set TMPDIR to another folder" in unwritable["error_message"]
+
+
+def test_a_worker_is_replaced_when_a_start_costs_little_beside_its_work() -> None:
+    worker = WorkerProcess.__new__(WorkerProcess)
+    worker.meter = Meter(os.getpid())
+    worker.start_s, worker.worked_s, worker.jobs = 2.0, 200.0, 49
+    assert worker.worn(49, 64.0) and not worker.worn(50, 64.0)
+    assert not worker.worn(None, 64.0), "it has not done fifty"
+    worker.jobs = 50
+    assert worker.worn(None, 64.0)
+    worker.worked_s = 199.0
+    assert not worker.worn(None, 64.0)
+    assert worker.worn(None, worker.meter.rss_mib / 1024), "it keeps more than half of the memory limit"
+
+
+@LINUX
+def test_nothing_survives_a_killed_supervisor(
+    deed: Callable[..., dict[str, Any]], scratch_parent: Path, engine: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    process = engine([deed("children hang", "k")])
+    wait_until(lambda: sleepers() == {"601", "602", "603", "604"})
     (worker,) = psutil.Process(process.pid).children()
-    time.sleep(0.5)
     process.kill()
     process.wait()
     wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
     assert len(list(scratch_parent.iterdir())) == 1, "a killed process cannot clean up"
     Scratch().remove()
     assert list(scratch_parent.iterdir()) == [], "but the next one does"
+    assert sleepers() <= {"603"}, "it has neither parent nor mark"
+    end_sleepers()

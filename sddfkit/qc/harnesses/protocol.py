@@ -16,6 +16,7 @@ PARENT_PID = "SDDFKIT_PARENT_PID"
 """Environment variable by which a parent tells its child who it is."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def die_with_parent() -> None:
@@ -25,6 +26,12 @@ def die_with_parent() -> None:
     parent = os.environ.pop(PARENT_PID, None)  # it is about this process, not about those it starts
     if parent is not None and os.getppid() != int(parent):
         os._exit(1)  # the parent died before the call above
+
+
+def adopt_orphans() -> None:
+    """Have the kernel (Linux) make this process the parent of descendants whose own is gone: they stay in its tree."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def take_streams() -> tuple[TextIO, TextIO]:
