@@ -9,7 +9,10 @@ turns rows into `Record` tuples with NumPy arrays in their shapes, (n,), (n, 3),
 Its **record id** hashes elements, positions (to 1e-6 Å), charge, multiplicity and bonds; the **molecule id** is the
 canonical isomeric SMILES.
 
-A **snapshot** freezes records as Parquet shards with a manifest (sha256, units, level).
+A **snapshot** freezes records as Parquet shards with a manifest: sha256 of each file, unit and meaning of each column,
+level, program and its versions, reference energies, and where imported labels came from.
+
+**Readers** (`sddfkit.data.readers`) turn labelled files of others into records, with stated units.
 
 **Reference energies** (eV per atom of each element) are fitted to training labels towards the energies of isolated
 atoms; what a net learns is the energy above their sum.

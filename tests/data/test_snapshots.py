@@ -77,3 +77,43 @@ def test_what_is_no_snapshot(tmp_path, rows):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1, "rows": 8}))
     with pytest.raises(RecordError, match="holds 7 rows, the manifest says 8"):
         read_snapshot(tmp_path / "set")
+
+
+def test_a_stream_of_tables_is_written_as_one_table_would_be(tmp_path, rows):
+    alive = []
+
+    def tables():
+        for start in range(0, 7, 2):
+            alive.append(start)
+            yield rows.slice(start, 2)
+
+    write_snapshot(tables(), tmp_path / "set", rows_per_shard=3)
+    assert read_snapshot(tmp_path / "set").equals(rows)
+    manifest = read_manifest(tmp_path / "set")
+    assert [shard["rows"] for shard in manifest["shards"]] == [3, 3, 1]
+    assert (manifest["rows"], manifest["level"], alive) == (7, "wb97x_631gd", [0, 2, 4, 6])
+    write_snapshot(iter([]), tmp_path / "none")
+    assert len(read_snapshot(tmp_path / "none")) == 0
+
+
+def test_a_stream_that_breaks_leaves_nothing(tmp_path, rows, chain):
+    stranger = from_records([chain([6, 1], energy=-1.0)._replace(level="gfn2", program="tblite")])
+    for last, words in (
+        (stranger, r"gfn2 \(tblite\) and wb97x_631gd \(pyscf\)"),
+        (rows.append_column(RECORDS.field("smiles").with_name("more"), rows["smiles"]), "those before it"),
+    ):
+        with pytest.raises(RecordError, match=words):
+            write_snapshot(iter([rows, last]), tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_else_the_manifest_says_and_files_beside_the_shards(tmp_path, rows):
+    about = {"licence": "MIT", "rows": 99}
+    write_snapshot(rows, tmp_path / "set", about=about, files={"isolated_atoms.json": "{}"})
+    manifest = read_manifest(tmp_path / "set")
+    assert (manifest["licence"], manifest["rows"], manifest["program_versions"]) == ("MIT", 7, [])
+    assert manifest["files"][0]["file"] == "isolated_atoms.json"
+    read_snapshot(tmp_path / "set")
+    (tmp_path / "set" / "isolated_atoms.json").write_text('{"1": -13.6}')
+    with pytest.raises(RecordError, match=r"isolated_atoms\.json differs from what was written"):
+        read_snapshot(tmp_path / "set")
