@@ -32,6 +32,7 @@ VERBS = {
 
 COMMANDS = {
     "store": "what the store holds: stats, failures, retry, verify, merge, export, import",
+    "cluster": "engines that stay from one job to the next: start, status, stop",
     "watch": "how far a job is, live: counts, time left, cost, engines, failures",
 }
 
@@ -93,14 +94,11 @@ def _main(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"sddfkit {__version__}")
         return 0
-    if arguments[0] == "store":
-        from sddfkit import store_command
+    if arguments[0] in COMMANDS:
+        from importlib import import_module
 
-        return store_command.main(arguments[1:])
-    if arguments[0] == "watch":
-        from sddfkit import watch_command
-
-        return watch_command.main(arguments[1:])
+        code: int = import_module(f"sddfkit.{arguments[0]}_command").main(arguments[1:])
+        return code
     if arguments[0] not in VERBS:
         import difflib
 

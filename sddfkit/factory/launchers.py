@@ -257,3 +257,12 @@ def connected(
 ) -> Cluster:
     """Return a cluster that somebody else started, known by its client connection file; it is never stopped."""
     return Cluster(folder, engines=engines, start_timeout_s=start_timeout_s, connection_file=connection_file)
+
+
+def running(folder: str | Path, *, name: str = "default", engines: int = 1, start_timeout_s: float = 3600.0) -> Cluster:
+    """Return the cluster that ``sddfkit cluster start`` left running, by name, beside `folder`; it is never stopped."""
+    if not name or Path(name).name != name:
+        raise ClusterError(f"cluster.name={name!r} is no name of a running cluster: sddfkit cluster status lists them")
+    return Cluster(
+        Path(folder).absolute().parent / name, engines=engines, start_timeout_s=start_timeout_s, running=True
+    )
