@@ -22,7 +22,8 @@ QCSchema documents
     bohr, hartree, hartree/bohr, e·bohr, untouched.
 `extract`
     energy in eV, forces (n, 3) in eV/Å, dipole (3,) in e·Å about the origin of the frame; if asked for, charges (n,) in
-    e and orbital energies in eV. `sddfkit.qc.properties.with_properties` makes the level compute what they need.
+    e, orbital energies in eV, harmonic wavenumbers in cm⁻¹, matrices in the AO basis: the table is in
+    `sddfkit.qc.properties`, whose `with_properties` makes the level compute what they need.
 
 `content_key` is the identity of a calculation. `sddfkit.qc.supervisor.calculate` runs one in a child process with
 limits on time and memory: that is what an engine of a batch calls.

@@ -13,6 +13,7 @@ from sddfkit.qc.harnesses import HARNESSES
 from sddfkit.qc.orbitals import Basis
 from sddfkit.qc.partition import Cloud, PartitionError, cloud, first_guess, hirshfeld_charges, mbis, mbis_charges
 from sddfkit.qc.properties import with_properties
+from sddfkit.qc.properties.cm5_charges import corrected
 
 COMP6 = Path(__file__).parents[3] / "shared" / "data" / "COMP6" / "s66x8_wb97x6-31gd.h5"
 
@@ -73,6 +74,33 @@ def test_hirshfeld_charges_are_near_the_published_ones(levels, name: str) -> Non
     found = charges("pyscf", levels("wb97x_631gd"), (numbers, positions), ["hirshfeld_charges"])["hirshfeld_charges"]
     np.testing.assert_allclose(found, published, atol=4e-3 if name == "mol00" else 2e-2)
     assert np.corrcoef(found, published)[0, 1] > 0.99
+
+
+def test_cm5_charges_are_the_published_ones_for_the_published_hirshfeld_charges() -> None:
+    """COMP6 holds both; float32. Of other elements than H, C, N, O it has none."""
+    h5py = pytest.importorskip("h5py")
+    if not COMP6.is_file():
+        pytest.skip(f"no file at {COMP6}")
+    seen: set[str] = set()
+    with h5py.File(COMP6) as file:
+        for entry in file["s66x8"].values():
+            symbols = [symbol.decode() for symbol in entry["species"]]
+            numbers = np.array([{"H": 1, "C": 6, "N": 7, "O": 8}[symbol] for symbol in symbols])
+            hirshfeld, cm5 = (entry[name][0][: len(symbols)].astype(float) for name in ("hirshfeld", "cm5"))
+            found = corrected(hirshfeld, numbers, entry["coordinates"][0].astype(float))
+            np.testing.assert_allclose(found, cm5, atol=5e-6)
+            seen.update(symbols)
+    assert seen == {"H", "C", "N", "O"}
+
+
+def test_cm5_moves_charge_between_unlike_atoms_alone() -> None:
+    numbers, positions = np.array([17, 17, 9, 1]), np.random.default_rng(5).normal(size=(4, 3))
+    found = corrected(np.zeros(4), numbers, positions)
+    assert found.sum() == pytest.approx(0.0, abs=1e-12) and np.abs(found).max() > 0.0
+    np.testing.assert_allclose(corrected(np.array([0.2, -0.2]), np.array([17, 17]), positions[:2]), [0.2, -0.2])
+    # T(Cl, F) = D(Cl) − D(F), at the sum of the radii
+    apart = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.6]])
+    np.testing.assert_allclose(corrected(np.zeros(2), np.array([17, 9]), apart), [0.0185, -0.0185], atol=1e-12)
 
 
 def test_the_grid_integrates_what_stands_on_any_atom() -> None:

@@ -30,9 +30,8 @@ def test_a_result_of_an_older_store_is_null_and_named() -> None:
     assert labels.remarks["mulliken_charges"].keys() == {"old"}
     assert "the result holds no mulliken_charges" in labels.remarks["mulliken_charges"]["old"]
 
-    columns = dict(
-        (field.name, (field, values)) for field, values in _property_columns(labels, [record("new"), record("old")])
-    )
+    found = _property_columns(labels, [record("new"), record("old")])
+    columns = {field.name: (field, values) for field, values in found}
     field, values = columns["mulliken_charges"]
     assert field.type == pa.list_(pa.float64()) and field.metadata[b"unit"] == b"e"
     assert values.to_pylist() == [[0.1, -0.1], None]

@@ -5,7 +5,7 @@
 | energy | eV | scalar |
 | forces | eV/Å | (n, 3) |
 | dipole | e·Å | (3,) |
-| mulliken_charges, lowdin_charges, resp, hirshfeld_charges, mbis_charges | e | (n,) |
+| mulliken_charges, lowdin_charges, resp, hirshfeld_charges, cm5_charges, mbis_charges | e | (n,) |
 | homo, lumo, gap | eV | scalar |
 | frequencies | cm⁻¹ | (modes,) |
 | zpe | eV | scalar |
