@@ -86,6 +86,14 @@ class Loop:
 
     def steps(self) -> Generator[None]:
         """Do the work, yielding once per calculation that needs no more attempts."""
+        self.store.busy = True
+        try:
+            yield from self._work()
+        finally:
+            self.store.busy = False
+            self._leave()
+
+    def _work(self) -> Generator[None]:
         engines, n_engines = self._executor()
         if isinstance(engines, ReachesEngines):  # first what they have kept for us, so that it is not computed again
             before = self._open()
@@ -93,26 +101,23 @@ class Loop:
             for _ in range(before - self._open()):
                 yield
         beat = time.monotonic()
-        try:
-            while not self._stop_now.is_set():
-                self._take_requests()
-                if not self._stop.is_set():
-                    self._fill(engines, n_engines)
-                if not self._running and not self._watched and self._finished():
-                    break
-                lost = False
-                for state in self._settle():
-                    lost |= state == "lost"
-                    if state != "lost":
-                        yield
-                if lost or time.monotonic() - beat > HEARTBEAT_S:
-                    self.store.heartbeat()
-                    engines, n_engines = self._executor()  # replaces lost engines; raises where none is left
-                    beat = time.monotonic()
-            if self._kept_elsewhere and isinstance(engines, ReachesEngines) and not self._stop_now.is_set():
-                hand_over(self.store, engines, HAND_OVER_S)
-        finally:
-            self._leave()
+        while not self._stop_now.is_set():
+            self._take_requests()
+            if not self._stop.is_set():
+                self._fill(engines, n_engines)
+            if not self._running and not self._watched and self._finished():
+                break
+            lost = False
+            for state in self._settle():
+                lost |= state == "lost"
+                if state != "lost":
+                    yield
+            if lost or time.monotonic() - beat > HEARTBEAT_S:
+                self.store.heartbeat()
+                engines, n_engines = self._executor()  # replaces lost engines; raises where none is left
+                beat = time.monotonic()
+        if self._kept_elsewhere and isinstance(engines, ReachesEngines) and not self._stop_now.is_set():
+            hand_over(self.store, engines, HAND_OVER_S)
 
     def _open(self) -> int:
         """Count what is neither done nor failed."""

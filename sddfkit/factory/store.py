@@ -100,6 +100,7 @@ class Store:
         self.name = self.database.name
         self.read_only = read_only
         self.lease_id = 0  # none
+        self.busy = False  # a batch runs on it
         self._engine = self.database.engine()
         try:
             with self._database_errors():
@@ -389,8 +390,9 @@ class Store:
         return list(connection.execute(sa.select(lease).order_by(lease.c.id)).mappings())
 
     def _alive(self, row: sa.RowMapping, time: dt.datetime) -> bool:
-        """Say whether a coordinator lives; on a file this process may take over from itself."""
-        mine = {store.lease_id for store in _OPEN if store.name == self.name} if self.database.shared else ()
+        """Say whether a coordinator lives; on a file this process may take over from itself, unless it is at work."""
+        here = [store for store in _OPEN if store.name == self.name]
+        mine = {store.lease_id for store in here if store.busy or self.database.shared}
         return leases.alive(row, time, mine)
 
 
