@@ -233,17 +233,18 @@ class Batch:
             **self._spent(first_new),
         )
 
-    def start(self, cluster: Cluster | None = None, *, engines: int = 2) -> None:
+    def start(self, cluster: Cluster | None = None, *, engines: int = 2, keep: bool = False) -> None:
         """Run the batch in the background, so that the kernel stays free; :meth:`wait` for it, or look at it.
 
         Parameters
         ----------
         cluster
             Where to compute; it is stopped when the batch has ended. Without one, so many `engines` on this machine, in
-            a folder of the batch's name, which goes on computing if the kernel dies and is taken over by the next
-            `start`.
-        engines
-            Number of engines on this machine, if there is no cluster.
+            a folder of the batch's name: if the kernel dies, they finish what they have, and the next `start` takes
+            them over.
+        engines, keep
+            Number of engines on this machine, if there is no cluster; with `keep` they remain when the kernel is
+            restarted in order, too.
 
         Raises
         ------
@@ -258,7 +259,7 @@ class Batch:
             )
         if self.running:
             return
-        chosen = cluster or Cluster(self.store.spool.parent / "clusters" / self.name, engines=engines)
+        chosen = cluster or Cluster(self._clusters() / self.name.replace("/", "-"), engines=engines, keep=keep)
         self._result = None
 
         def work() -> None:
@@ -364,6 +365,9 @@ class Batch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _clusters(self) -> Path:
+        return self.store.inbox.parent / "clusters"
 
     def _count(self, condition: sa.ColumnElement[bool]) -> int:
         statement = (

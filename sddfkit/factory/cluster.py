@@ -99,6 +99,9 @@ class Cluster:
         are used and never stopped, and nothing is started.
     running
         The cluster in `folder` was started by ``sddfkit cluster start``: as with a connection file.
+    keep
+        If this process ends before the cluster was stopped, as a kernel does that is restarted, the engines finish what
+        they have, and wait to be taken over.
 
     Attributes
     ----------
@@ -125,6 +128,7 @@ class Cluster:
         controller_location: str | None = None,
         connection_file: str | Path | None = None,
         running: bool = False,
+        keep: bool = False,
     ) -> None:
         if engines < 1:
             raise ClusterError(f"a cluster needs at least one engine, got engines={engines}")
@@ -137,6 +141,7 @@ class Cluster:
         self.controller_location = controller_location
         self.connection_file = None if connection_file is None else Path(connection_file).expanduser().absolute()
         self.running = running
+        self.keep = keep
         self.adopted = False
         self._cluster: ipp.Cluster | None = None
         self._engines: Engines | None = None
@@ -317,7 +322,8 @@ class Cluster:
     def _own(self) -> None:
         write_owner(self.folder, Owner.me())
         self._folder_is_mine = True
-        _open[self.folder] = os.getpid()
+        if not self.keep:
+            _open[self.folder] = os.getpid()
 
     def _settings(self) -> str:
         """Return all that must be alike for one cluster to stand in for another: settings, Python and code."""
