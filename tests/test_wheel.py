@@ -193,6 +193,7 @@ VERB = ["sddfkit.config", "sddfkit.verbs"]
 PROMISES = {
     "": BASE,
     "conformers": CONFORMERS,
+    "data": [*CONFORMERS, "h5py", "ase.db"],
     "label": [*CONFORMERS, *VERB, "sddfkit.qc.*", "sddfkit.factory.*", "sddfkit.workflows.label"],
     "train": [
         *CONFORMERS,
