@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -127,10 +127,10 @@ class Batch:
 
         rest = iter(records)
         while some := list(islice(rest, ADDED_AT_ONCE)):
-            states: dict[str, sa.RowMapping] = {}
+            states: _States = {}
 
-            def look_up(keys: Collection[str], states: dict[str, sa.RowMapping] = states) -> Collection[str]:
-                states.update(self.store.states(keys))
+            def look_up(keys: Collection[str], states: _States = states) -> Collection[str]:
+                states.update(self._states(keys))
                 return states.keys()
 
             wanted = []
@@ -155,14 +155,21 @@ class Batch:
 
         Failures for reasons that lay outside the calculation are open again.
         """
-        return self._add(wanted, self.store.states(item.key for item in wanted))
+        return self._add(wanted, self._states({item.key for item in wanted}))
 
-    def _add(self, wanted: Sequence[Calculation], states: Mapping[str, sa.RowMapping]) -> int:
+    def _states(self, keys: Collection[str]) -> "_States":
+        """Return state and error class of the calculations that are known, by key."""
+        statement = sa.select(calculations.c.key, calculations.c.state, calculations.c.error_class)
+        with self.store.reading() as connection:
+            rows = connection.execute(statement.where(self.store.among(calculations.c.key, keys))).all()
+        return {key: (state, error_class) for key, state, error_class in rows}
+
+    def _add(self, wanted: Sequence[Calculation], states: "_States") -> int:
         if not wanted:
             return 0
         keys = sorted({item.key for item in wanted})
         new = {item.key: item for item in wanted if item.key not in states}
-        again = [key for key, row in states.items() if row["state"] == "failed" and row["error_class"] in OPEN_AGAIN]
+        again = [key for key, (state, why) in states.items() if state == "failed" and why in OPEN_AGAIN]
         with self.store.writing() as connection:
             about = {"name": self.name, "timeout_s": self.timeout_s, "memory_gib": self.memory_gib, "created": now()}
             connection.execute(self.store.insert(batches).on_conflict_do_nothing(), [about])
@@ -184,7 +191,7 @@ class Batch:
                 )
         if self._loop is not None:
             self._loop.wake()
-        still = sum(row["state"] in ("ready", "running") for row in states.values())
+        still = sum(state in ("ready", "running") for state, _ in states.values())
         return len(states) - still - len(again)
 
     def open_count(self) -> int:
@@ -388,6 +395,9 @@ class Batch:
         )
         (row,) = self.store.select(sums)
         return {"program_wall_s": float(row["wall"]), "core_hours": float(row["cpu"]) / 3600.0}
+
+
+_States = dict[str, tuple[str, str | None]]
 
 
 def _row(item: Calculation) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def hand_over(store: Store, engines: ReachesEngines, limit_s: float) -> int:
     taken = 0
     for engine, future in engines.on_each(spool.kept, store.owner.store).items():
         try:
-            found: dict[str, int] = _answer(engine, future, deadline, said_after_s=5.0)
+            found: dict[str, int] = _answer(engine, future, deadline, said_after_s=20.0)
             states = store.states(found)
             wanted = [key for key in found if key in states and states[key]["state"] != "done"]
             for start in range(0, len(wanted), OUTCOMES_PER_MESSAGE):
