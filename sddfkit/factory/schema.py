@@ -68,6 +68,14 @@ sa.Index(
     calculations.c.cost.desc(),
     calculations.c.key,
 )
+sa.Index(  # all that is counted, so that no input is read
+    "summary",
+    calculations.c.level,
+    calculations.c.program,
+    calculations.c.program_version,
+    calculations.c.state,
+    calculations.c.error_class,
+)
 attempts = sa.Table(
     "attempts",
     metadata,

@@ -241,7 +241,8 @@ class Store:
         """Return record, label, state, error class and message of the calculations that are known, by key."""
         columns = ("key", "record_id", "label", "state", "error_class", "error_message")
         statement = sa.select(*(calculations.c[name] for name in columns)).order_by(calculations.c.key)
-        rows = self.select(statement.where(self.among(calculations.c.key, set(keys))))
+        wanted = sorted(set(keys))  # as they lie in the index
+        rows = self.select(statement.where(self.among(calculations.c.key, wanted)))
         return {row["key"]: row for row in rows}
 
     def writers(self) -> list[sa.RowMapping]:

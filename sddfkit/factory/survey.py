@@ -103,29 +103,39 @@ def frame(store: Store, where: str | None = None) -> "pd.DataFrame":
 
 def groups(store: Store) -> list[dict[str, Any]]:
     """Return counts and costs by level, program, version, state and error class (of failed and held calculations)."""
-    ended_badly = calculations.c.state.in_(("failed", "held"))
-    by = {
-        **{name: calculations.c[name] for name in ("level", "program", "program_version", "state")},
-        "error_class": sa.case((ended_badly, sa.func.coalesce(calculations.c.error_class, "unknown")), else_=""),
-    }
-    rows = sa.select(*(column.label(name) for name, column in by.items()), calculations.c.key).subquery("rows")
-    names = [rows.c[name] for name in by]
-    counts = sa.select(*names, sa.func.count().label("calculations")).group_by(*names)
+    names = ("level", "program", "program_version", "state", "error_class")
+    by = [calculations.c[name] for name in names]
+    counts = sa.select(*by, sa.func.count().label("calculations")).group_by(*by)
     costs = (
         sa.select(
-            *names,
+            *by,
             sa.func.count().label("attempts"),
-            (sa.func.coalesce(sa.func.sum(attempts.c.cpu_s), 0.0) / 3600.0).label("core_hours"),
-            (sa.func.coalesce(sa.func.sum(attempts.c.wall_s), 0.0) / 3600.0).label("wall_hours"),
+            sa.func.sum(attempts.c.cpu_s).label("cpu_s"),
+            sa.func.sum(attempts.c.wall_s).label("wall_s"),
             sa.func.max(attempts.c.peak_rss_mib).label("peak_rss_mib"),
         )
-        .join_from(attempts, rows, rows.c.key == attempts.c.key)
-        .group_by(*names)
+        .select_from(attempts.outerjoin(calculations, calculations.c.key == attempts.c.key))  # attempts first
+        .group_by(*by)
     )
-    nothing = {"attempts": 0, "core_hours": 0.0, "wall_hours": 0.0, "peak_rss_mib": None}
-    spent = {tuple(row[name] for name in by): row for row in store.select(costs)}
-    found = [{**row, **nothing, **spent.get(tuple(row[name] for name in by), {})} for row in store.select(counts)]
-    return sorted(found, key=lambda item: [item[name] for name in by])
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in (*store.select(counts), *store.select(costs)):
+        if row["state"] is None:
+            continue  # an attempt at nothing, as verify says
+        failed = row["state"] in ("failed", "held")  # an earlier failure of what is done since is no reason
+        group = (*(row[name] for name in names[:4]), (row["error_class"] or "unknown") if failed else "")
+        item = found.setdefault(group, {**dict(zip(names, group, strict=True)), **_NOTHING})
+        item["calculations"] += row.get("calculations", 0)
+        item["attempts"] += row.get("attempts", 0)
+        item["core_hours"] += (row.get("cpu_s") or 0.0) / 3600.0
+        item["wall_hours"] += (row.get("wall_s") or 0.0) / 3600.0
+        peaks = [peak for peak in (item["peak_rss_mib"], row.get("peak_rss_mib")) if peak is not None]
+        item["peak_rss_mib"] = max(peaks, default=None)
+    return [found[group] for group in sorted(found)]
+
+
+_NOTHING: Final[dict[str, Any]] = {
+    "calculations": 0, "attempts": 0, "core_hours": 0.0, "wall_hours": 0.0, "peak_rss_mib": None,
+}  # fmt: skip
 
 
 def stats(store: Store) -> dict[str, Any]:

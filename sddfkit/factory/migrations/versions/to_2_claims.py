@@ -12,6 +12,7 @@ def upgrade() -> None:
     op.add_column("calculations", sa.Column("claimed_by", sa.Integer))
     op.drop_index("ix_calculations_state", "calculations")
     op.create_index("queue", "calculations", ["state", "level", "program", sa.text("cost DESC"), "key"])
+    op.create_index("summary", "calculations", ["level", "program", "program_version", "state", "error_class"])
     for column in (
         sa.Column("engine", sa.String),
         sa.Column("recipe", sa.String),

@@ -1,0 +1,12 @@
+CREATE TABLE meta ( name VARCHAR NOT NULL, value VARCHAR, PRIMARY KEY (name) );
+CREATE TABLE lease ( id SERIAL NOT NULL, host VARCHAR NOT NULL, pid INTEGER NOT NULL, process_started FLOAT NOT NULL, heartbeat VARCHAR NOT NULL, PRIMARY KEY (id) );
+CREATE TABLE records ( record_id VARCHAR NOT NULL, molecule_id VARCHAR NOT NULL, name VARCHAR NOT NULL, document VARCHAR NOT NULL, created VARCHAR NOT NULL, PRIMARY KEY (record_id) );
+CREATE INDEX ix_records_molecule_id ON records (molecule_id);
+CREATE TABLE calculations ( key VARCHAR NOT NULL, record_id VARCHAR, level VARCHAR NOT NULL, program VARCHAR NOT NULL, program_version VARCHAR NOT NULL, label VARCHAR NOT NULL, input VARCHAR NOT NULL, cost FLOAT NOT NULL, state VARCHAR NOT NULL, error_class VARCHAR, error_message VARCHAR, created VARCHAR NOT NULL, PRIMARY KEY (key), FOREIGN KEY(record_id) REFERENCES records (record_id) );
+CREATE INDEX ix_calculations_record_id ON calculations (record_id);
+CREATE INDEX ix_calculations_state ON calculations (state);
+CREATE TABLE rounds ( run VARCHAR NOT NULL, round INTEGER NOT NULL, record_id VARCHAR NOT NULL, rank INTEGER NOT NULL, score FLOAT, reason VARCHAR NOT NULL, PRIMARY KEY (run, round, record_id), FOREIGN KEY(record_id) REFERENCES records (record_id) );
+CREATE TABLE attempts ( id SERIAL NOT NULL, key VARCHAR NOT NULL, state VARCHAR NOT NULL, host VARCHAR, pid INTEGER, started VARCHAR, finished VARCHAR, wall_s FLOAT, cpu_s FLOAT, peak_rss_mib FLOAT, error_class VARCHAR, error_message VARCHAR, output_tail VARCHAR, PRIMARY KEY (id), CONSTRAINT one_row_per_attempt UNIQUE (key, host, pid, started), FOREIGN KEY(key) REFERENCES calculations (key) );
+CREATE INDEX ix_attempts_key ON attempts (key);
+CREATE TABLE results ( key VARCHAR NOT NULL, energy_hartree FLOAT NOT NULL, document BYTEA NOT NULL, ingested VARCHAR NOT NULL, PRIMARY KEY (key), FOREIGN KEY(key) REFERENCES calculations (key) );
+CREATE TABLE requests ( batch VARCHAR NOT NULL, key VARCHAR NOT NULL, PRIMARY KEY (batch, key), FOREIGN KEY(key) REFERENCES calculations (key) );
