@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import socket
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -24,9 +24,10 @@ def alive(holder: sa.RowMapping, time: dt.datetime, mine: Collection[int] = ()) 
     return lives(holder["pid"], holder["process_started"])
 
 
-def take(connection: sa.Connection, time: dt.datetime) -> int:
-    """Write a lease for this process and return its number."""
-    row = {"host": socket.gethostname(), "pid": os.getpid(), "process_started": started(), "heartbeat": stamp(time)}
+def take(connection: sa.Connection, time: dt.datetime, number: int | None = None) -> int:
+    """Write a lease for this process, with its old number if it had one, and return the number."""
+    row: dict[str, Any] = {} if number is None else {"id": number}
+    row |= {"host": socket.gethostname(), "pid": os.getpid(), "process_started": started(), "heartbeat": stamp(time)}
     return connection.execute(lease.insert().values(row).returning(lease.c.id)).scalar_one()
 
 

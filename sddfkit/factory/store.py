@@ -165,7 +165,7 @@ class Store:
             if not there:
                 if others and not self.database.shared:
                     raise StoreError(f"{_who(others[0])} has taken over the store {self.name}: stop one of the two")
-                self.lease_id = leases.take(connection, time)
+                leases.take(connection, time, self.lease_id)
             if self.database.shared:
                 leases.bury(connection, [row["id"] for row in others if not self._alive(row, time)])
 

@@ -1,10 +1,17 @@
 """The programs of batch systems and of ssh, as this machine can play them: each really does its part, here."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from sddfkit.factory.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))  # for postgres_server
+from postgres_server import Server, running_server
 
 # A job runs with an empty environment, as sites that pass nothing on have it, in a process group of its own.
 _SBATCH = """#!/bin/sh
@@ -94,3 +101,32 @@ def tools(tmp_path, monkeypatch) -> Tools:
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     return Tools(folder)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server."""
+    with running_server() as started:
+        yield started
+
+
+class Place(NamedTuple):
+    """Where a new store may be: a path or a URL, and its spool."""
+
+    path: str
+    spool: Path
+
+    def open(self, **options) -> Store:
+        return Store(self.path, spool=self.spool, **options)
+
+    def code(self) -> str:
+        """What opens it in another process."""
+        return f"Store({self.path!r}, spool={str(self.spool)!r})"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+def place(request, tmp_path) -> Place:
+    """A place for a store in each of the databases."""
+    if request.param == "sqlite":
+        return Place(str(tmp_path / "store.sqlite"), tmp_path / "spool")
+    return Place(request.getfixturevalue("server").new(), tmp_path / "spool")
