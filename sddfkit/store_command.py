@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +28,6 @@ def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit code: 0 done, 1 failed or the store is not well, 2 used wrongly."""
     given = _parser().parse_args(argv)
     try:
-        from sddfkit.factory.reopen import ReopenError
         from sddfkit.factory.store import StoreError
     except ModuleNotFoundError as error:
         print(
@@ -37,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     try:
         code: int = given.run(given)
-    except (UsageError, ReopenError) as error:
+    except UsageError as error:
         return _tell(error, 2)
     except (StoreError, ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError):
@@ -202,16 +201,20 @@ def _failures(given: argparse.Namespace) -> int:
 
 
 def _retry(given: argparse.Namespace) -> int:
-    from sddfkit.factory.reopen import reopen
+    from sddfkit.factory.reopen import ReopenError, reopen
     from sddfkit.factory.store import Store
 
     _check_classes(given.classes)
     with reading(given.store) as reader:  # nothing is made or changed where no store is
         writer, folder = reader.writer(), reader.inbox
-    if writer is not None:
+        alone = not reader.database.shared
+    if writer is not None and alone:
         return _ask(writer, folder, {"do": "retry", "classes": given.classes, "keys": given.keys})
-    with Store(_where(given.store)) as store:
-        found = reopen(store, classes=given.classes, keys=given.keys)
+    try:
+        with Store(_where(given.store)) as store:
+            found = reopen(store, classes=given.classes, keys=given.keys)
+    except ReopenError as error:
+        raise UsageError(str(error)) from error
     if found:
         print(f"ready again: {_counted(found)}; give the command that asked for them once more")
     else:
@@ -328,7 +331,7 @@ def _import(given: argparse.Namespace) -> int:
 def _where(text: str | None) -> Path | str:
     """Return the file or the server's database that is meant by a path, a folder, a URL, or nothing."""
     if text is None:
-        return (Path(os.environ.get("SDDFKIT_ROOT") or "sddfkit-data") / STORE_NAME).absolute()
+        return _root() / STORE_NAME
     scheme, separator, rest = text.partition("://")
     if separator and scheme in ("postgres", "postgresql", "postgresql+psycopg"):
         return text
@@ -348,10 +351,16 @@ def reading(text: str | None) -> "Store":
     where = _where(text)
     if isinstance(where, Path) and not where.is_file():
         raise StoreError(f"there is no store at {where}: label something first, or give --store STORE")
-    return Store(where, read_only=True)
+    return Store(where, spool=None if isinstance(where, Path) else _root() / "spool", read_only=True)
 
 
-def _check_classes(classes: Iterable[str]) -> None:
+def _root() -> Path:
+    return Path(os.environ.get("SDDFKIT_ROOT") or "sddfkit-data").absolute()
+
+
+def _check_classes(classes: Collection[str]) -> None:
+    if not classes:
+        return
     from sddfkit.factory.retry import BUDGET
 
     if unknown := sorted(set(classes) - BUDGET.keys()):

@@ -13,6 +13,7 @@ MUST_NOT_LOAD = {
     "sddfkit.qc": {"torch", "rdkit", "sqlalchemy", "ipyparallel", "hydra"},
     "sddfkit.qc.supervisor": {"torch", "rdkit", "sqlalchemy", "ipyparallel", "hydra"},
     "sddfkit.factory": {"torch", "hydra", "mlflow"},
+    "sddfkit.factory.survey": {"qcelemental", "ipyparallel", "numpy", "rdkit", "alembic", "psycopg"},
     "sddfkit.rmsd_set": {"torch", "ipyparallel", "sqlalchemy", "hydra", "biotite", "pynauty", "spyrmsd"},
     "sddfkit.data": {"torch", "ipyparallel", "sqlalchemy", "pytorch_lightning", "mlflow", "hydra"},
     "sddfkit.models": {"ipyparallel", "sqlalchemy", "pytorch_lightning", "mlflow", "hydra"},
@@ -33,6 +34,10 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize("package", MUST_NOT_LOAD)
 def test_a_package_loads_nothing_that_it_must_not(package):
     assert loaded_by(f"import {package}") & MUST_NOT_LOAD[package] == set()
+
+
+def test_all_that_the_factory_names_loads_nothing_that_it_must_not():
+    assert loaded_by("from sddfkit.factory import *") & MUST_NOT_LOAD["sddfkit.factory"] == set()
 
 
 def test_help_loads_nothing_heavy():

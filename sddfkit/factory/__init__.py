@@ -25,9 +25,27 @@ Only the process that opened the store for writing changes it; engines never ope
 A notebook needs :class:`Store`, :class:`Batch` and :class:`Cluster`.
 """
 
-from sddfkit.factory.batch import Batch, BatchOutcome
-from sddfkit.factory.cluster import Cluster, ClusterError
-from sddfkit.factory.jobs import Calculation, Refusal, plan
-from sddfkit.factory.store import Store, StoreError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sddfkit.factory.batch import Batch, BatchOutcome
+    from sddfkit.factory.cluster import Cluster, ClusterError
+    from sddfkit.factory.jobs import Calculation, Refusal, plan
+    from sddfkit.factory.store import Store, StoreError
 
 __all__ = ["Batch", "BatchOutcome", "Calculation", "Cluster", "ClusterError", "Refusal", "Store", "StoreError", "plan"]
+
+_HOMES = {
+    "Batch": "batch", "BatchOutcome": "batch",
+    "Cluster": "cluster", "ClusterError": "cluster",
+    "Calculation": "jobs", "Refusal": "jobs", "plan": "jobs",
+    "Store": "store", "StoreError": "store",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for: who only looks at a store waits for no cluster."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import sqlalchemy as sa
 
 from sddfkit.factory.costs import CostModel
+from sddfkit.factory.spools import spools
 from sddfkit.factory.store import Store, StoreError, attempts, batches, calculations, requests
 from sddfkit.factory.survey import failure_groups
-from sddfkit.qc.spool import running_elsewhere
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -405,7 +405,9 @@ class _Tries:
 
 def _computing(store: Store, batch: str | None) -> set[str]:
     """Return the engines that say in the spool that they compute something of the batch."""
-    markers = running_elsewhere(store.spool)
+    from sddfkit.qc.spool import running_elsewhere  # with all of qc, for which a table of numbers need not wait
+
+    markers = {key: mark for folder in spools(store.database) for key, mark in running_elsewhere(folder).items()}
     if batch is not None and markers:
         mine = sa.select(requests.c.key).where(requests.c.batch == batch, requests.c.key.in_(markers))
         markers = {row["key"]: markers[row["key"]] for row in store.select(mine)}

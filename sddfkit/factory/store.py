@@ -31,11 +31,12 @@ from sddfkit.factory.schema import (
     results,
     rounds,
 )
-from sddfkit.factory.spools import close_spool, open_spool
-from sddfkit.qc.spool import Owner
+from sddfkit.factory.spools import open_spool
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
+
+    from sddfkit.qc.spool import Owner
 
 __all__ = [
     "KEYS_PER_QUERY", "SCHEMA_VERSION", "Store", "StoreError", "now",
@@ -146,7 +147,6 @@ class Store:
                 _OPEN.discard(self)
                 with self.writing() as connection:
                     leases.bury(connection, [self.lease_id])
-                close_spool(self._spool, shared=self.database.shared)
         finally:
             self._dispose()
 
@@ -358,7 +358,9 @@ class Store:
             self.owner, self._own_spool = self._open_spool(connection, [row["id"] for row in living])
         return None
 
-    def _open_spool(self, connection: sa.Connection, living: Sequence[int]) -> tuple[Owner, Path | None]:
+    def _open_spool(self, connection: sa.Connection, living: Sequence[int]) -> "tuple[Owner, Path | None]":
+        from sddfkit.qc.spool import Owner  # with all of qc, which a look at a store needs not
+
         store_id = connection.execute(sa.select(meta.c.value).where(meta.c.name == "store_id")).scalar_one()
         owner = Owner(store=store_id, token=secrets.token_hex(16))
         if self.database.spool is None:
