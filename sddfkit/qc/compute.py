@@ -14,7 +14,7 @@ from qcengine.config import TaskConfig, get_provenance_augments
 from qcengine.exceptions import QCEngineException
 from qcengine.util import environ_context
 
-from sddfkit.qc.errors import error_type, failure
+from sddfkit.qc.errors import classified_errors, error_type, failure
 from sddfkit.qc.harnesses import harness, register
 from sddfkit.qc.harnesses.base import Rung, on_rung
 from sddfkit.qc.inputs import InputError, check_input
@@ -124,8 +124,9 @@ def _compute(atomic_input: AtomicInput) -> AtomicResult | FailedOperation:
     try:
         resources = atomic_input.specification.extras.get(RESOURCES, {})
         config = _task_config(int(resources.get("threads", 1)), float(resources.get("memory_gib", 2.0)))
-        with environ_context(config=config):
-            result = harness(atomic_input.specification.program).compute(atomic_input, config)
+        program = atomic_input.specification.program
+        with environ_context(config=config), classified_errors(program):
+            result = harness(program).compute(atomic_input, config)
         return _with_provenance(result, time.monotonic() - begun)
     except QCEngineException as error:
         return failure(atomic_input, error_type(error.error_type), error.error_message, error.extras)

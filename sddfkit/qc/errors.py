@@ -68,7 +68,7 @@ def classified_errors(program: str) -> Iterator[None]:
     except MemoryError as error:
         raise CalculationError("memory", f"{program} ran out of memory: {error}") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise CalculationError("disk", f"{program} could not write its scratch files: {error}") from error
         raise
     except ImportError as error:

@@ -9,7 +9,10 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import psutil
 
 _PREFIX: Final = "sddfkit-scratch-"
 _LOCK: Final = "owner.lock"
@@ -44,7 +47,8 @@ class Scratch:
         self.files = self.path / _FILES
         self.files.mkdir()
         unlocked = self.path / f"{_LOCK}.new"
-        self._lock = unlocked.open("w")
+        unlocked.touch()
+        self._lock = unlocked.open("r")  # for reading, which keeps no disk from becoming read-only
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         unlocked.rename(self.path / _LOCK)  # under its real name it is locked from the first moment
 
@@ -54,7 +58,7 @@ class Scratch:
         return {**folders, _MARK: str(self.path)}
 
     def shortage(self) -> str | None:
-        """A sentence if so little space is free that a calculation could not write its files, else None.
+        """A sentence if a calculation could not write its files, because the disk is full or read-only, else None.
 
         Raises
         ------
@@ -62,6 +66,11 @@ class Scratch:
             If the folder is gone.
         """
         status = os.statvfs(self.files)
+        if status.f_flag & os.ST_RDONLY:
+            return (
+                f"the scratch folder {self.path.parent} has become read-only: make it writable, or set TMPDIR to "
+                "another folder"
+            )
         free_mib = status.f_bavail * status.f_frsize / 2**20
         if free_mib >= LEAST_FREE_MIB:
             return None
@@ -124,4 +133,16 @@ def _end_marked(folder: Path) -> None:
             if process.pid != os.getpid() and Path(process.environ().get(_MARK, "")).is_relative_to(folder):
                 process.kill()
                 marked.append(process)
-    psutil.wait_procs(marked, timeout=_PATIENCE_S)
+    deadline = time.monotonic() + _PATIENCE_S
+    while any(_runs(process) for process in marked) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process still runs; it is not waited for, which is its parent's to do."""
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -106,3 +107,19 @@ def children() -> None:
     daemon = "import subprocess; subprocess.Popen(['sleep', '603'], start_new_session=True, env={})"
     subprocess.run([sys.executable, "-S", "-c", daemon], check=True)
     subprocess.Popen(["sleep", "604"], start_new_session=True, env={**os.environ, "TMPDIR": "/"})
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "integrals")
+
+
+def read_only() -> None:
+    raise OSError(errno.EROFS, "Read-only file system", "integrals")
+
+
+def starve() -> None:
+    raise MemoryError("3 TiB")
+
+
+def stumble() -> None:
+    raise KeyError("orbital")

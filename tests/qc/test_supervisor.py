@@ -21,7 +21,7 @@ import psutil
 import pytest
 from qcelemental.models.v2 import AtomicInput, AtomicResult, FailedOperation
 
-from sddfkit.qc import Level, atomic_input, extract, supervisor
+from sddfkit.qc import Level, atomic_input, compute, extract, supervisor
 from sddfkit.qc.scratch import Scratch
 from sddfkit.qc.spool import Owner, running_elsewhere
 from sddfkit.qc.supervisor import calculate, calculate_many, close
@@ -331,6 +331,17 @@ def _sleepers() -> list[psutil.Process]:
             if process.cmdline() in [["sleep", number] for number in ("601", "602", "603", "604")]:
                 found.append(process)
     return found
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"), [("full", "disk"), ("read_only", "disk"), ("starve", "memory"), ("stumble", "unknown")]
+)
+def test_what_a_program_raises_has_its_class_whatever_its_harness_does(
+    deed: Callable[..., dict[str, Any]], what: str, kind: str
+) -> None:
+    outcome = compute(AtomicInput(**deed(what, "k")["input"]))
+    assert isinstance(outcome, FailedOperation) and outcome.error.error_type == kind
+    assert outcome.error.error_message.startswith("KeyError('orbital')" if kind == "unknown" else "misbehaving.")
 
 
 @LINUX
