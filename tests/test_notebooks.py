@@ -17,9 +17,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Set after the cell tagged "parameters". The loop runs with real DFT in tests/workflows; here it must be quick.
 QUICK = ["level=gfn2", "model=[gen,resgated]", "strategy=disagreement", "loop.rounds=1", "trainer.max_epochs=2"]
-PARAMETERS = {"02_active_learning": f"CHANGES = {QUICK}"}
+PARAMETERS = {"02_active_learning": f"CHANGES = {QUICK}", "03_dft_batches": "ENGINES = 1"}
 # Views in 3D, and cells that show figures.
-SHOWN = {"01_conformers_and_rmsd": (3, 4), "02_active_learning": (2, 5)}
+SHOWN = {"01_conformers_and_rmsd": (3, 4), "02_active_learning": (2, 5), "03_dft_batches": (0, 1)}
 CHROMIUM = [
     "--no-sandbox",
     "--use-gl=angle",
