@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterator, Mapping
@@ -69,6 +70,7 @@ RESTARTS: Final = 5
 BUDGET_S: Final = 3600.0
 T = TypeVar("T")
 _open: dict[Path, int] = {}  # clusters that end with this process
+_ending = threading.Event()  # set once this process ends: a batch in the background must not start a cluster again
 
 
 class ClusterError(RuntimeError):
@@ -177,6 +179,8 @@ class Cluster:
         ClusterError
             If the cluster does not start, or all engines are lost and no more are to be started.
         """
+        if _ending.is_set():
+            raise ClusterError("this process is ending, and starts no engines any more")
         lost = self._why_lost()
         if lost is not None:
             self._restart(lost)
@@ -536,6 +540,7 @@ def _left(times: deque[float], limit: int) -> int:
 @atexit.register
 def _end_open() -> None:
     """End with this process the clusters that it has not stopped, but none of a process that it was forked from."""
+    _ending.set()
     for folder, pid in list(_open.items()):
         if pid == os.getpid():
             end_cluster(folder)

@@ -150,8 +150,16 @@ def test_what_cannot_be_taken_over_is_ended_and_started_anew(tmp_path):
 @pytest.mark.long
 def test_a_process_that_ends_without_stopping_its_cluster_leaves_nothing(tmp_path):
     folder = tmp_path / "clusters" / "one"
-    code = f"from sddfkit.factory import Cluster; Cluster({str(folder)!r}, engines=1).executor()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    code = (
+        "import threading, time\nfrom sddfkit.factory import Cluster\n"
+        "ready = threading.Event()\n"
+        "def work():\n"
+        f"    cluster = Cluster({str(folder)!r}, engines=1)\n"
+        "    while True:\n"
+        "        cluster.executor(); ready.set(); time.sleep(0.02)\n"
+        "threading.Thread(target=work, daemon=True).start(); ready.wait()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, stderr=subprocess.DEVNULL)
     assert marked(folder) == [] and list(folder.parent.iterdir()) == []
 
 
