@@ -21,9 +21,8 @@ _NO_DENSITY: Final = 1e-10
 
 _MISSING_ELECTRONS: Final = 2e-3
 _CONVERGED: Final = 1e-6
-_MOST_ITERATIONS: Final = 1000
-_ANDERSON: Final = 8
-"""Of MBIS: change of a population (e) or a width (bohr) in one iteration; how many iterations are looked back."""
+_MOST_ITERATIONS: Final = 3000
+"""Of MBIS; the former is the change of a population (e) or a width (bohr) in one iteration."""
 
 _FAR_BOHR: Final = 20.0
 _FAR_WIDTHS: Final = 30.0
@@ -123,9 +122,9 @@ def mbis_charges(electrons: Cloud, atomic_numbers: np.ndarray, positions_bohr: n
 def mbis(electrons: Cloud, atomic_numbers: np.ndarray, positions_bohr: np.ndarray) -> Slaters:
     """The self-consistent Slater functions of MBIS.
 
-    With the model density ρ⁰ = Σ_i ρ⁰_i, N_i = ∫ ρ ρ⁰_i / ρ⁰ and σ_i = ∫ r ρ ρ⁰_i / ρ⁰ / (3 N_i), again and again. The
-    iterations are the paper's; Anderson's extrapolation only makes them fewer (J. ACM 12, 547 (1965),
-    doi:10.1145/321296.321305).
+    With the model density ρ⁰ = Σ_i ρ⁰_i, N_i = ∫ ρ ρ⁰_i / ρ⁰ and σ_i = ∫ r ρ ρ⁰_i / ρ⁰ / (3 N_i), again and again.
+    There may be several solutions; the one that counts is that to which these iterations lead from `first_guess`. So
+    they are not made faster by extrapolation, which leads to another one in ZnO.
 
     Raises
     ------
@@ -134,19 +133,14 @@ def mbis(electrons: Cloud, atomic_numbers: np.ndarray, positions_bohr: np.ndarra
     """
     guess = first_guess(atomic_numbers)
     near = [_Near.of(electrons.points, centre) for centre in positions_bohr]
-    x = np.concatenate([guess.population, guess.width])
-    steps: list[tuple[np.ndarray, np.ndarray]] = []  # x, and its change by one iteration
+    x, change = np.concatenate([guess.population, guess.width]), np.inf
     for _ in range(_MOST_ITERATIONS):
-        change = _iterate(electrons.electrons, near, guess.atom, x) - x
-        if np.abs(change).max() < _CONVERGED:
-            population, width = np.split(x + change, 2)
+        new = _iterate(electrons.electrons, near, guess.atom, x)
+        x, change = new, float(np.abs(new - x).max())
+        if change < _CONVERGED:
+            population, width = np.split(x, 2)
             return Slaters(guess.atom, population, width)
-        steps = [*steps[1 - _ANDERSON :], (x, change)]
-        new = _extrapolated(steps)
-        if (new < 0.2 * x).any() or (new > 5.0 * x).any():  # too bold
-            steps, new = [], x + change
-        x = new
-    raise PartitionError(f"MBIS still changes by {np.abs(change).max():.1e} after {_MOST_ITERATIONS} iterations")
+    raise PartitionError(f"MBIS still changes by {change:.1e} after {_MOST_ITERATIONS} iterations")
 
 
 class _Near(NamedTuple):
@@ -179,14 +173,6 @@ def _iterate(electrons: np.ndarray, near: list[_Near], atoms: np.ndarray, x: np.
         new[i] = part.sum()
         new[len(parts) + i] = part @ near[atom].distance[: len(part)] / (3 * max(new[i], 1e-300))
     return new
-
-
-def _extrapolated(steps: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Anderson's next guess: the combination of the last ones whose change would be least, after that change."""
-    xs, changes = (np.array(each) for each in zip(*steps, strict=True))
-    weights = np.linalg.lstsq((changes[:-1] - changes[-1]).T, -changes[-1], rcond=1e-10)[0]
-    weights = np.append(weights, 1.0 - weights.sum())
-    return weights @ (xs + changes)
 
 
 def first_guess(atomic_numbers: np.ndarray) -> Slaters:

@@ -2,7 +2,8 @@
 
 3n − 6 of them (linear: 3n − 5) from the Hessian at this very geometry, which is not optimised: away from a stationary
 point they are curvatures, and the remark names the largest force. Masses are those of the commonest isotopes; see
-`sddfkit.qc.hessian` (E. B. Wilson, J. C. Decius, P. C. Cross, Molecular Vibrations, 1955).
+`sddfkit.qc.hessian` (E. B. Wilson, J. C. Decius, P. C. Cross, Molecular Vibrations, 1955). Psi4 and tblite need 6 n
+gradients for it, PySCF some ten times the time of the energy: give ``level.timeout_s`` accordingly.
 """
 
 from __future__ import annotations
