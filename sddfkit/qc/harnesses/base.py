@@ -86,8 +86,8 @@ class Harness(ProgramHarness):
 
 
 def on_rung(keywords: Mapping[str, Any], rung: Rung) -> dict[str, Any]:
-    """Keywords of a calculation on a rung; one that the rung sets goes, however it is spelled (``scf__maxiter``)."""
-    kept = {name: value for name, value in keywords.items() if name.lower().rpartition("__")[2] not in rung.keywords}
+    """Keywords of a calculation on a rung; one that the rung sets goes, in whatever case it is written."""
+    kept = {name: value for name, value in keywords.items() if name.lower() not in rung.keywords}
     return {**kept, **rung.keywords}
 
 

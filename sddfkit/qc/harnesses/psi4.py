@@ -18,7 +18,7 @@ import numpy as np
 from sddfkit.qc import orbitals, partition, proatoms, resp
 from sddfkit.qc.child import ChildLostError, JsonLineChild
 from sddfkit.qc.errors import CalculationError, classified_errors
-from sddfkit.qc.harnesses.base import Harness, atomic_result, auxiliary_refusal, refuse_driver
+from sddfkit.qc.harnesses.base import Harness, Rung, atomic_result, auxiliary_refusal, refuse_driver
 from sddfkit.qc.harnesses.psi4_installation import (
     WORKER_SCRIPT,
     Installation,
@@ -66,6 +66,15 @@ class Psi4Harness(Harness):
         "that imports it, unless its executable is on PATH."
     )
 
+    # options that Psi4 knows since 1.3
+    ladder: ClassVar[tuple[Rung, ...]] = (
+        Rung("damping", MappingProxyType({"damping_percentage": 40.0, "damping_convergence": 1e-3, "maxiter": 200})),
+        Rung("second order", MappingProxyType({"soscf": True, "soscf_start_convergence": 0.1, "maxiter": 200})),
+        Rung(
+            "second order from Hückel orbitals",
+            MappingProxyType({"guess": "huckel", "soscf": True, "soscf_start_convergence": 0.1, "maxiter": 200}),
+        ),
+    )
     gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
         ("mulliken_charges", "lowdin_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
     ) | {

@@ -14,6 +14,7 @@ from sddfkit.qc.errors import CalculationError, classified_errors
 from sddfkit.qc.grids import treutler_ahlrichs
 from sddfkit.qc.harnesses.base import (
     Harness,
+    Rung,
     atomic_result,
     auxiliary_refusal,
     missing_module,
@@ -52,6 +53,9 @@ PSI4_RADII: Final = (
 # fmt: on
 
 
+_DESCENTS: Final = 3
+"""How often a saddle is left for a lower one before it is taken as it is; each costs as much as an SCF."""
+
 INITIAL_GUESSES: Final = ("minao", "atom", "1e", "huckel", "vsap")
 
 ANGULAR_POINTS: Final = (
@@ -72,7 +76,7 @@ class PyscfKeywords:
     psi4_radius_alpha : take the atomic radii of Psi4's grids, times this for the radial points (Psi4's
         dft_bs_radius_alpha), so that the quadrature errors of the two programs are the same; None keeps PySCF's own
     conv_tol, conv_tol_grad : SCF thresholds on the energy (hartree) and the orbital gradient
-    max_cycle, init_guess, damping, level_shift, second_order : for SCFs that are hard to converge
+    max_cycle, init_guess, damping, level_shift, diis_space, second_order : for SCFs that are hard to converge
     resp_potential : add HF/6-31G(d)'s electrostatic potential on the grid for RESP charges
     hessian : add the Hessian
     matrices : add basis functions, overlap, density and Fock matrix
@@ -91,6 +95,7 @@ class PyscfKeywords:
     init_guess: str = "minao"
     damping: float = 0.0
     level_shift: float = 0.0
+    diis_space: int = 8
     second_order: bool = False
     resp_potential: bool = False
     hessian: bool = False
@@ -104,7 +109,7 @@ class PyscfKeywords:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected true or false")
         if self.cartesian not in (None, True, False):
             raise ValueError(f"cartesian is {self.cartesian!r}, expected true, false or null")
-        for name in ("conv_tol", "conv_tol_grad", "max_cycle"):
+        for name in ("conv_tol", "conv_tol_grad", "max_cycle", "diis_space"):
             _check_number(name, getattr(self, name), above=0.0)
         for name in ("damping", "level_shift"):
             _check_number(name, getattr(self, name), least=0.0)
@@ -143,6 +148,17 @@ class PyscfHarness(Harness):
         "managed_memory": True,
     }
     install_hint: ClassVar[str] = "Get it by: pip install pyscf"
+    ladder: ClassVar[tuple[Rung, ...]] = (
+        Rung(
+            "damping, level shift and a longer DIIS",
+            MappingProxyType({"damping": 0.3, "level_shift": 0.1, "diis_space": 16, "max_cycle": 200}),
+        ),
+        Rung("second order", MappingProxyType({"second_order": True, "max_cycle": 200})),
+        Rung(
+            "second order from Hückel orbitals",
+            MappingProxyType({"second_order": True, "init_guess": "huckel", "max_cycle": 200}),
+        ),
+    )
     gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
         ("mulliken_charges", "lowdin_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
     ) | {
@@ -207,6 +223,9 @@ class PyscfHarness(Harness):
         memory_mib = config.memory * 1024 * 0.8
         mf = _mean_field(input_data, model.method, model.basis, keywords, memory_mib)
         energy: float = _converge(mf)
+        if helped := keywords.damping > 0 or keywords.level_shift > 0 or keywords.second_order:
+            mf, stable = _settled(mf)
+            energy = float(mf.e_tot)
         gradient = mf.nuc_grad_method().kernel() if input_data.specification.driver == "gradient" else None
         if model.method.lower() == WB97X_D:
             added, slope = dispersion.energy_and_gradient(mf.mol.atom_charges(), mf.mol.atom_coords())
@@ -225,13 +244,14 @@ class PyscfHarness(Harness):
                 "calcinfo_nalpha": int(n_alpha),
                 "calcinfo_nbeta": int(n_beta),
                 "nuclear_repulsion_energy": float(mf.energy_nuc()),
-                "scf_iterations": int(mf.cycles),
+                **({} if keywords.second_order else {"scf_iterations": int(mf.cycles)}),
             },
             extras=_populations(mf)
             | (_resp_potential(input_data, keywords, memory_mib) if keywords.resp_potential else {})
             | _frontier(mf)
             | (_hessian(mf, model.method) if keywords.hessian else {})
             | _from_orbitals(input_data, mf, keywords)
+            | ({"scf_stable": stable} if helped else {})
             | ({"spin_square": float(mf.spin_square()[0])} if mf.mol.spin else {}),
         )
 
@@ -322,15 +342,30 @@ def _keywords(given: Mapping[str, Any]) -> PyscfKeywords:
         raise ValueError(f"PySCF keywords: {error}") from error
 
 
-def _converge(mf: Any) -> float:
-    """Run an SCF and return its energy (hartree)."""
-    energy = float(mf.kernel())
+def _converge(mf: Any, density: np.ndarray | None = None) -> float:
+    """Run an SCF, from some density matrix if one is given, and return its energy (hartree)."""
+    energy = float(mf.kernel(dm0=density))
     if not mf.converged:  # PySCF itself says nothing, and would run the gradient on such an SCF
         raise CalculationError(
             "convergence",
             f"PySCF's SCF did not converge in {mf.max_cycle} cycles; try second_order, level_shift or damping",
         )
     return energy
+
+
+def _settled(mf: Any) -> tuple[Any, bool]:
+    """From a converged SCF that was helped, which may be a saddle, downhill to a minimum, and whether it is one.
+
+    A change of all orbitals within the same kind of determinant (restricted stays restricted) that lowers the energy to
+    second order is followed by second-order SCF.
+    """
+    for _ in range(_DESCENTS):
+        lower, _, stable, _ = mf.stability(return_status=True)
+        if stable:
+            return mf, True
+        mf = mf if hasattr(mf, "_scf") else mf.newton()
+        _converge(mf, mf.make_rdm1(lower, mf.mo_occ))
+    return mf, False
 
 
 def _resp_potential(input_data: AtomicInput, keywords: PyscfKeywords, memory_mib: float) -> dict[str, Any]:
@@ -366,7 +401,8 @@ def _mean_field(input_data: AtomicInput, method: str, basis: str, keywords: Pysc
         mf = mf.density_fit(auxbasis=keywords.auxbasis)
     mf.conv_tol, mf.conv_tol_grad = keywords.conv_tol, keywords.conv_tol_grad
     mf.max_cycle, mf.init_guess = keywords.max_cycle, keywords.init_guess
-    mf.level_shift, mf.damp = keywords.level_shift, keywords.damping
+    mf.level_shift, mf.diis_space = keywords.level_shift, keywords.diis_space
+    mf.damp = mf.diis_damp = keywords.damping  # PySCF takes the first before DIIS sets in, and DIIS sets in at once
     return mf.newton() if keywords.second_order else mf
 
 

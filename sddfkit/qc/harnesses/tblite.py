@@ -14,6 +14,7 @@ import numpy as np
 from sddfkit.qc.errors import CalculationError, classified_errors
 from sddfkit.qc.harnesses.base import (
     Harness,
+    Rung,
     atomic_result,
     missing_module,
     package_problem,
@@ -33,6 +34,9 @@ SETTINGS: Final[dict[str, str]] = {
     "accuracy": "accuracy",
     "max_iterations": "max-iter",
     "electronic_temperature_hartree": "temperature",
+    "mixer_damping": "mixer-damping",
+    "mixer_memory": "mixer-memory",
+    "annealing_from_hartree": "annealing",
 }
 """Keywords of the harness, and tblite's names for them."""
 
@@ -55,6 +59,14 @@ class TbliteHarness(Harness):
     gives: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
         ("mulliken_charges", "homo_hartree", "lumo_hartree"), MappingProxyType({})
     ) | {HESSIAN: MappingProxyType({HESSIAN: True})}
+    # a short memory, because the mixer's work grows with the cube of what it remembers
+    ladder: ClassVar[tuple[Rung, ...]] = (
+        Rung("smaller steps", MappingProxyType({"mixer_damping": 0.1, "mixer_memory": 20, "max_iterations": 1000})),
+        Rung(
+            "cooled from 10,000 K",  # to the temperature that was asked for
+            MappingProxyType({"annealing_from_hartree": 0.0316681, "mixer_memory": 20, "max_iterations": 1000}),
+        ),
+    )
     own_methods: ClassVar[Mapping[str, frozenset[int]]] = dict.fromkeys(METHODS, frozenset(range(1, 87)))
 
     def problem(self) -> str | None:
@@ -142,7 +154,8 @@ def _calculator(input_data: AtomicInput) -> Any:
     calculator.set("verbosity", 0)
     for keyword, value in specification.keywords.items():
         if keyword in SETTINGS:
-            calculator.set(SETTINGS[keyword], value)
+            whole = keyword in ("max_iterations", "mixer_memory")
+            calculator.set(SETTINGS[keyword], int(value) if whole else value)
     return calculator
 
 
