@@ -155,7 +155,11 @@ class Batch:
 
         Failures for reasons that lay outside the calculation are open again.
         """
-        return self._add(wanted, self._states({item.key for item in wanted}))
+        settled = 0
+        for start in range(0, len(wanted), ADDED_AT_ONCE):
+            some = wanted[start : start + ADDED_AT_ONCE]
+            settled += self._add(some, self._states({item.key for item in some}))
+        return settled
 
     def _states(self, keys: Collection[str]) -> "_States":
         """Return state and error class of the calculations that are known, by key."""

@@ -53,7 +53,7 @@ def claim(store: Store, batch: str, groups: Iterable[tuple[str, str]], model: Co
     columns = (calculations.c.key, calculations.c.level, calculations.c.program, calculations.c.cost)
     with store.writing() as connection:
         rows: list[sa.RowMapping] = []
-        for level, program in groups:
+        for level, program in sorted(groups):
             statement = (
                 sa.select(*columns)
                 .where(

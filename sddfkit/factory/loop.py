@@ -63,7 +63,7 @@ class Loop:
         self._timeout_s = timeout_s
         self._memory_gib = memory_gib
         self._model = CostModel.fit(store)
-        self._groups: list[tuple[str, str]] = []
+        self._groups: set[tuple[str, str]] = set()  # of what may be ready
         self._pending: deque[Claim] = deque()
         self._running: dict[Future[Any], list[Claim]] = {}
         self._watched: dict[str, Claim] = {}  # computed by an engine that somebody else gave it to
@@ -164,7 +164,7 @@ class Loop:
     def _claim(self, n_engines: int) -> None:
         if self._stale.is_set():
             self._stale.clear()
-            self._groups = open_groups(self.store, self.batch)
+            self._groups = set(open_groups(self.store, self.batch))
         if not self._groups:
             return
         number = 2 * n_engines * self._per_message
@@ -176,7 +176,7 @@ class Loop:
             else:
                 self._pending.append(item)
         if len(claimed) < number:
-            self._groups = []  # until something is added, or comes back
+            self._groups.clear()  # until something is added, or comes back
         if claimed and claimed[-1].seconds is not None:  # those that follow are no longer than the last
             self._per_message = int(min(LONGEST_MESSAGE, max(1.0, MESSAGE_S / max(claimed[-1].seconds, 1e-3))))
 
@@ -234,8 +234,8 @@ class Loop:
             mine = claims[item.key]
             if settled[item.key] == "done":
                 self._model.learn(mine.level, mine.program, mine.cost, item.outcome.get("wall_s"))
-        if "ready" in settled.values():
-            self._stale.set()
+            elif settled[item.key] == "ready":
+                self._groups.add((mine.level, mine.program))
         return states + [state for state in settled.values() if state != "ready"]
 
     def _outcomes(self, future: Future[Any], message: Sequence[Claim]) -> tuple[list[Arrived], bool]:
@@ -257,7 +257,7 @@ class Loop:
         if unfinished:
             arrived.append(_lost(unfinished[0], f"{type(error).__name__}: {error}"))
             give_back(self.store, unfinished[1:])
-            self._stale.set()
+            self._groups |= {(item.level, item.program) for item in message}
         return arrived, True
 
     def _answered(self, key: str, answer: dict[str, Any] | None) -> Arrived:

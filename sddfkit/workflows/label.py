@@ -284,6 +284,8 @@ class Labeller:
             )
             batch.add(asked)
             outcome = batch.run(self.cluster.executor, progress=progress(description))
+            if batch.open_count():  # somebody asked this job to stop: as if by Ctrl-C, the same command goes on
+                raise KeyboardInterrupt
             self.labels.add(outcome)
             for record in labelled(store, calculations, records):
                 self.labels.records[record.record_id] = record
