@@ -19,7 +19,7 @@ from sddfkit.factory.loop import Loop, OpenExecutor
 from sddfkit.factory.progress import Learnt, Progress, frames
 from sddfkit.factory.reopen import reopen
 from sddfkit.factory.retry import OPEN_AGAIN
-from sddfkit.factory.store import KEYS_PER_QUERY, Store, StoreError, attempts, batches, calculations, now, requests
+from sddfkit.factory.store import Store, StoreError, attempts, batches, calculations, now, requests
 from sddfkit.qc.inputs import Structure
 from sddfkit.qc.levels import ChosenProgram, Level
 
@@ -79,7 +79,7 @@ class Batch:
             collect(store)
 
     @classmethod
-    def open(cls, name: str, root: str | Path = "sddfkit-data") -> Self:
+    def open(cls, name: str, root: str | Path = "sddfkit-data", *, spool: str | Path | None = None) -> Self:
         """Open a batch again by its name: after the kernel was restarted, say, or while another process runs it.
 
         Results that arrived meanwhile are taken in. Where no living process writes the store, the batch can be run;
@@ -91,6 +91,8 @@ class Batch:
             Of the batch.
         root
             The folder that holds ``store.sqlite``, that file, or the URL of a store.
+        spool
+            Of a store on a server: the folder where engines leave results, without which the batch cannot be run.
 
         Raises
         ------
@@ -100,14 +102,14 @@ class Batch:
         path = str(root)
         if "://" not in path and not path.endswith(".sqlite"):
             path = str(Path(path) / STORE_NAME)
-        with Store(path, read_only=True) as reader:
+        with Store(path, spool=spool, read_only=True) as reader:
             found = {row["name"]: row for row in reader.select(sa.select(batches))}
-            writer = reader.writer()
+            taken = reader.writer() is not None and not reader.database.shared
         if name not in found:
             names = ", ".join(sorted(found)) or "none"
             raise StoreError(f"{path} has no batch {name!r}; there: {names}")
         row = found[name]
-        store = Store(path, read_only=writer is not None)
+        store = Store(path, spool=spool, read_only=taken)
         batch = cls(store, name, timeout_s=row["timeout_s"], memory_gib=row["memory_gib"])
         batch._owns_store = True
         return batch
@@ -181,18 +183,14 @@ class Batch:
             connection.execute(batches.update().where(batches.c.name == self.name).values(limits))
             if new:
                 connection.execute(
-                    self.store.insert(calculations).on_conflict_do_nothing(), [_row(item) for item in new.values()]
+                    self.store.insert(calculations).on_conflict_do_nothing(), [_row(new[key]) for key in sorted(new)]
                 )
             connection.execute(
                 self.store.insert(requests).on_conflict_do_nothing(), [{"batch": self.name, "key": key} for key in keys]
             )
-            for start in range(0, len(again), KEYS_PER_QUERY):
-                some = again[start : start + KEYS_PER_QUERY]
-                connection.execute(
-                    calculations.update()
-                    .where(calculations.c.key.in_(some), calculations.c.state == "failed")
-                    .values(state="ready")
-                )
+            if again:
+                failed = (self.store.among(calculations.c.key, again), calculations.c.state == "failed")
+                connection.execute(calculations.update().where(*failed).values(state="ready"))
         if self._loop is not None:
             self._loop.wake()
         still = sum(state in ("ready", "running") for state, _ in states.values())
@@ -266,7 +264,7 @@ class Batch:
             writer = self.store.writer()
             who = f"process {writer['pid']} on {writer['host']}" if writer else "another process"
             raise StoreError(
-                f"{who} writes {self.store.path}: wait for it, or stop it by batch.stop(); then open again"
+                f"{who} writes {self.store.name}: wait for it, or stop it by batch.stop(); then open again"
             )
         if self.running:
             return

@@ -1,12 +1,12 @@
 """The queue: what is open in a batch, longest first, and who has taken it."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from sddfkit.factory.costs import CostModel
-from sddfkit.factory.store import KEYS_PER_QUERY, Store, attempts, calculations, requests
+from sddfkit.factory.store import Store, attempts, calculations, requests
 
 
 class Claim(NamedTuple):
@@ -103,15 +103,10 @@ def claim(store: Store, batch: str, groups: Iterable[tuple[str, str]], model: Co
 
 def give_back(store: Store, keys: Collection[str]) -> None:
     """Put calculations that were claimed here, and not done, back into the queue."""
-    wanted: Sequence[str] = sorted(keys)
+    mine = (calculations.c.state == "running", calculations.c.claimed_by == store.lease_id)
     with store.writing() as connection:
-        for start in range(0, len(wanted), KEYS_PER_QUERY):
-            connection.execute(
-                calculations.update()
-                .where(
-                    calculations.c.key.in_(wanted[start : start + KEYS_PER_QUERY]),
-                    calculations.c.state == "running",
-                    calculations.c.claimed_by == store.lease_id,
-                )
-                .values(state="ready", claimed_by=None)
-            )
+        connection.execute(
+            calculations.update()
+            .where(store.among(calculations.c.key, keys), *mine)
+            .values(state="ready", claimed_by=None)
+        )

@@ -131,6 +131,9 @@ def _write(store: Store, arrived: Sequence[Arrived]) -> dict[str, str]:
     if not arrived:
         return {}
     states: dict[str, str] = {}
+    arrived = sorted(
+        arrived, key=lambda item: item.key
+    )  # in one order, so that two coordinators never block each other
     known = _known(store, {item.key for item in arrived})
     good: list[tuple[str, dict[str, Any]]] = []
     bad: list[tuple[str, dict[str, Any]]] = []
