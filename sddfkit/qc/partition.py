@@ -25,7 +25,7 @@ _MOST_ITERATIONS: Final = 3000
 """Of MBIS; the former is the change of a population (e) or a width (bohr) in one iteration."""
 
 _FAR_BOHR: Final = 20.0
-_FAR_WIDTHS: Final = 30.0
+_FAR_WIDTHS: Final = 22.0
 """Distance from an atom, and that in widths, beyond which a Slater function of MBIS is taken as nothing."""
 
 
