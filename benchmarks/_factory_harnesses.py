@@ -55,10 +55,7 @@ class Constant(_Toy):
 
 
 class Burn(_Toy):
-    """Keeps one core busy until this process has used so many seconds of processor time (keyword ``seconds``).
-
-    Extras of the result: ``program_cpu_s``, and ``before_cpu_s``, what this process had used when it began.
-    """
+    """Keeps one core busy for so many seconds of processor time: keyword ``seconds``, extra ``program_cpu_s``."""
 
     def compute(self, input_data: AtomicInput, config: TaskConfig) -> AtomicResult:
         del config
@@ -68,4 +65,4 @@ class Burn(_Toy):
         while time.process_time() < end:
             for _ in range(100):
                 numbers = np.sqrt(numbers + 1.0)
-        return self._result(input_data, {"program_cpu_s": time.process_time() - before, "before_cpu_s": before})
+        return self._result(input_data, {"program_cpu_s": time.process_time() - before})

@@ -50,10 +50,11 @@ def _kill(kill: Row) -> list[str]:
 def _waste(waste: Row) -> list[str]:
     names = (
         "jobs", "seconds_each", "span_s", "program_wall_s", "in_program_fraction", "makespan_ratio", "overhead_ms",
-        "overhead_with_start_ms", "workers", "worker_start_cpu_s",
+        "workers",
     )  # fmt: skip
     rows = [(name.replace("_", " "), _number(waste["equal"][name]), _number(waste["varied"][name])) for name in names]
-    return ["## Waste", _table(("", "equal", "50-fold"), rows)]
+    start = f"Imports of the engines and start of their workers: {waste['start']['cpu_s']} s of CPU."
+    return ["## Waste", start, _table(("", "equal", "50-fold"), rows)]
 
 
 def _scale(scale: Row) -> list[str]:

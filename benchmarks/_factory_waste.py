@@ -1,16 +1,16 @@
 """What is wasted: idle engines, the work around a calculation, and an order that leaves the longest to the end.
 
-Jobs keep one core busy for a stated processor time, so the ideal is known. Two batches on two engines: equal jobs of
-5 s and more, and sizes that differ 50-fold.
+Jobs keep one core busy for a stated processor time, so the ideal is known. On two engines: a few of no length, by which
+engines and workers are started, then equal jobs of 5 s and more, then sizes that differ 50-fold.
 
 in_program_fraction
-    Σ wall time in the program / (engines × time from the first start to the last end). The start of workers is in it.
+    Σ wall time in the program / (engines × time from the first start to the last end), of the equal jobs; the wall time
+    of the start is added to theirs. Without it: ``in_program_fraction_warm``.
 makespan_ratio
-    time from the first start to the last end, over max(Σ wall time in the program / engines, the longest).
+    time from the first start to the last end, over max(Σ wall time in the program / engines, the longest), of the rest.
 overhead_ms
-    processor time of everything (this process, the controller, engines, workers) outside the program while the batch
-    runs, a job; without the start of a worker, which is paid once (``worker_start_cpu_s``) and by the time of it
-    counted in the fraction.
+    processor time of everything (this process, the controller, engines, workers) outside the program, an equal job.
+    What the start takes is paid once and given apart (``start``).
 """
 
 import contextlib
@@ -49,40 +49,46 @@ def waste(folder: Path, n_equal: int, seconds: float, n_varied: int, longest: fl
     sizes = longest * 50.0 ** -rng.random(n_varied)
     sizes[:2] = longest, longest / 50.0
     varied = burning(rng.permutation(sizes))
-    with Store(folder / "store.sqlite") as store:
-        equal_figures = _batch(store, folder, "equal", equal)
-        varied_figures = _batch(store, folder, "varied", varied)
+    first = burning(0.001 * (1.0 + np.arange(4 * ENGINES)))
+    with Store(folder / "store.sqlite") as store, Cluster(folder / "clusters" / "waste", engines=ENGINES) as cluster:
+        cluster.executor()
+        start = _batch(store, cluster, "start", first)
+        figures = {
+            "equal": {"seconds_each": [seconds, round(1.4 * seconds, 2)], **_batch(store, cluster, "equal", equal)},
+            "varied": {"seconds_each": [round(longest / 50, 3), longest], **_batch(store, cluster, "varied", varied)},
+        }
+    alike = figures["equal"]
     return {
-        "in_program_fraction": equal_figures["in_program_fraction"],
-        "overhead_ms": equal_figures["overhead_ms"],
-        "makespan_ratio": varied_figures["makespan_ratio"],
-        "equal": {"seconds_each": [seconds, round(1.4 * seconds, 2)], **equal_figures},
-        "varied": {"seconds_each": [round(longest / 50, 3), longest], **varied_figures},
+        "in_program_fraction": round(alike["program_wall_s"] / (ENGINES * (alike["span_s"] + start["span_s"])), 4),
+        "in_program_fraction_warm": alike["in_program_fraction"],
+        "overhead_ms": alike["overhead_ms"],
+        "makespan_ratio": figures["varied"]["makespan_ratio"],
+        "start": {"wall_s": start["span_s"], "cpu_s": round(1e-3 * start["overhead_ms"] * len(first), 2)},
+        **figures,
     }
 
 
-def _batch(store: Store, folder: Path, name: str, asked: Sequence[Calculation]) -> Row:
-    """Run one batch on a cluster of its own, whose workers have yet to start."""
-    with Cluster(folder / "clusters" / name, engines=ENGINES) as cluster:
-        cluster.executor()
-        batch = Batch(store, name, **LIMITS)
-        batch.add(asked)
-        before, begun = cpu_of_all(cluster), time.perf_counter()
-        outcome = batch.run(cluster.executor)
-        whole = time.perf_counter() - begun
-        spent = cpu_of_all(cluster) - before
+def _batch(store: Store, cluster: Cluster, name: str, asked: Sequence[Calculation]) -> Row:
+    batch = Batch(store, name, **LIMITS)
+    batch.add(asked)
+    before, begun = cpu_of_all(cluster), time.perf_counter()
+    outcome = batch.run(cluster.executor)
+    whole = time.perf_counter() - begun
+    spent = cpu_of_all(cluster) - before
     if outcome.computed != len(asked):
         raise RuntimeError(
             f"{len(asked) - outcome.computed} of {len(asked)} jobs of the batch {name!r} were not computed"
         )
     keys = [item.key for item in asked]
     tries = store.select(sa.select(attempts).where(attempts.c.key.in_(keys), attempts.c.state == "done"))
-    extras = [store.result(key)["extras"] for key in keys]
+    program = sum(store.result(key)["extras"]["program_cpu_s"] for key in keys)
     return {
         "jobs": len(asked),
         "wall_s": round(whole, 2),
         **_times(tries),
-        **_overhead(spent, extras, [row["pid"] for row in sorted(tries, key=lambda row: keys.index(row["key"]))]),
+        "program_cpu_s": round(program, 2),
+        "overhead_ms": round(1e3 * (spent - program) / len(asked), 1),
+        "workers": len({row["pid"] for row in tries}),
     }
 
 
@@ -96,21 +102,6 @@ def _times(tries: Sequence[sa.RowMapping]) -> Row:
         "program_wall_s": round(sum(walls), 2),
         "in_program_fraction": round(sum(walls) / (ENGINES * span), 4),
         "makespan_ratio": round(span / max(sum(walls) / ENGINES, *walls), 4),
-    }
-
-
-def _overhead(spent: float, extras: Sequence[Row], pids: Sequence[int]) -> Row:
-    """Share out the processor time: the program's, the start of the workers', and the rest, which is ours."""
-    starts: dict[int, float] = {}
-    for pid, found in zip(pids, extras, strict=True):
-        starts[pid] = min(found["before_cpu_s"], starts.get(pid, float("inf")))
-    program = sum(found["program_cpu_s"] for found in extras)
-    return {
-        "program_cpu_s": round(program, 2),
-        "workers": len(starts),
-        "worker_start_cpu_s": round(sum(starts.values()) / len(starts), 2),
-        "overhead_ms": round(1e3 * (spent - program - sum(starts.values())) / len(extras), 1),
-        "overhead_with_start_ms": round(1e3 * (spent - program) / len(extras), 1),
     }
 
 

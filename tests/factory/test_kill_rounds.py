@@ -85,9 +85,6 @@ def test_waste_is_what_it_is_said_to_be(benchmark):
     ]
     times = benchmark.waste._times(rows)
     assert (times["span_s"], times["in_program_fraction"], times["makespan_ratio"]) == (10.0, 0.9, 1.1111)
-    extras = [{"before_cpu_s": 2.0, "program_cpu_s": 5.0}, {"before_cpu_s": 7.1, "program_cpu_s": 5.0}]
-    spent = benchmark.waste._overhead(12.1, extras, [1, 1])
-    assert (spent["workers"], spent["worker_start_cpu_s"], spent["overhead_ms"]) == (1, 2.0, 50.0)
 
 
 def test_victims_take_turns_and_moments_spread(benchmark):
