@@ -90,12 +90,13 @@ def planned(
         Says which keys a store knows: those were checked when they were added, and are not checked again.
     """
     specification = level.specification(chosen.program)
+    hessian = bool(specification.keywords.get("hessian"))
     costs: dict[tuple[bytes, int], float] = {}
 
     def calculation(item: Structure, content: Content, key: str) -> Calculation:
         composition = (content.atomic_numbers.tobytes(), content.multiplicity)
         if composition not in costs:
-            costs[composition] = estimated_cost(content.atomic_numbers, content.multiplicity)
+            costs[composition] = estimated_cost(content.atomic_numbers, content.multiplicity, hessian=hessian)
         return Calculation(
             key, item.record_id, level.name, chosen.program, chosen.version, item.name, costs[composition], content
         )
@@ -151,14 +152,17 @@ def plan_atoms(elements: Iterable[int], level: Level, chosen: ChosenProgram) -> 
     return found
 
 
-def estimated_cost(atomic_numbers: NDArray[np.integer], multiplicity: int = 1) -> float:
+def estimated_cost(atomic_numbers: NDArray[np.integer], multiplicity: int = 1, *, hessian: bool = False) -> float:
     """Estimate the relative cost of a calculation: cubic in a rough count of basis functions, double for open shells.
+
+    A Hessian counts as the 6n gradients of its central differences.
 
     The count is that of 6-31G(d) with Cartesian d functions: 2 for hydrogen, 15 for the second row, 19 for the third.
     It orders a queue (longest first); what it means in seconds is fitted (:mod:`sddfkit.factory.costs`).
     """
     functions = np.where(atomic_numbers <= 2, 2, np.where(atomic_numbers <= 10, 15, 19)).sum()
-    return float(functions) ** 3 * (1.0 if multiplicity == 1 else 2.0)
+    gradients = 6 * atomic_numbers.size if hessian else 1
+    return float(functions) ** 3 * (1.0 if multiplicity == 1 else 2.0) * gradients
 
 
 def record_document(record: Any) -> dict[str, Any]:

@@ -193,6 +193,8 @@ def test_isolated_atoms_have_their_ground_state(store, pool):
 def test_the_queue_is_longest_first():
     methane, water_, hydrogen = np.array([6, 1, 1, 1, 1]), np.array([8, 1, 1]), np.array([1, 1])
     assert estimated_cost(methane) > estimated_cost(water_) > estimated_cost(hydrogen)
+    assert estimated_cost(water_, 3) == 2 * estimated_cost(water_)
+    assert estimated_cost(water_, hessian=True) == 18 * estimated_cost(water_)
 
 
 @pytest.mark.parametrize(
