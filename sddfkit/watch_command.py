@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from sddfkit.factory.progress import FailureGroup, Progress
 
 LINE_EVERY_S: Final = 20.0  # in a log
-SHARE: Final = 4.0  # a look that takes long comes seldom: at most a fifth of the time goes into looking
+SHARE: Final = 4.0  # a look that takes long comes seldom, so that a fifth of the time goes into looking;
+LONGEST_S: Final = 10.0  # but what is seen is not much older than this
 PLAIN_WIDTH: Final = 100
 TAIL_LINES: Final = 6
 ENGINE_ROWS: Final = 16
@@ -118,7 +119,7 @@ def _looks(store: str | None, batch: str | None, interval_s: float) -> Iterator[
         yield now
         if not now.open:
             return
-        time.sleep(max(interval_s, SHARE * (time.monotonic() - begun)))
+        time.sleep(max(interval_s, min(LONGEST_S, SHARE * (time.monotonic() - begun))))
 
 
 def _print(now: "Progress") -> None:
@@ -224,11 +225,11 @@ def _summary(now: "Progress", width: int) -> list["Text"]:
     overall = f"{now.per_minute_overall:.3g}/min over {_span(now.elapsed_s)}"
     lately = f"{now.per_minute:.3g}/min in the last {now.window_min:g} min, "
     rest = f", about {_core_time(now.rest_core_hours)} to go" if now.open and now.rest_core_hours is not None else ""
-    parts = [
-        _counts(now),
+    spent = [
         lately + overall if now.writer and now.running else overall,
         f"{_core_time(now.core_hours)} used{rest}, at most {now.peak_rss_mib:.0f} MiB",
     ]
+    parts = [_counts(now), *(spent if now.attempts else [])]
     if now.running and now.writer:
         parts.append(now.eta_how)
     lines: list[str] = []

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
@@ -15,6 +16,8 @@ from sddfkit.viz.words import number_of
 logger = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 2.0
+SHARE: Final = 4.0
+LONGEST_S: Final = 10.0
 STOPPING: Final = "Stopping: what runs is finished, nothing more is started."
 
 
@@ -90,9 +93,13 @@ class BatchMonitor(anywidget.AnyWidget):
             self._looking.start()
 
     def _look_on(self) -> None:
-        while not self._closed.wait(self.interval_s):
+        pause = self.interval_s
+        while not self._closed.wait(pause):
+            begun = time.monotonic()
             if not self.look():
                 return
+            # A look that takes long comes seldom.
+            pause = max(self.interval_s, min(LONGEST_S, SHARE * (time.monotonic() - begun)))
 
     def _heard(self, _widget: Any, message: Any, _buffers: Any) -> None:
         """Do what a button asks for."""
