@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy.dialects import sqlite
 
+from sddfkit import store_command
 from sddfkit.cli import main
-from sddfkit.factory import StoreError
+from sddfkit.factory import Batch, StoreError, inbox
 from sddfkit.factory import progress as module
 from sddfkit.factory.costs import CostModel
 from sddfkit.factory.progress import Learnt, frames, progress
@@ -303,3 +304,26 @@ def test_a_small_terminal_is_drawn_in_place_and_the_last_look_stays(watched, mon
     during, after = sys.stdout.getvalue().split("\x1b[?1049l")
     assert during.startswith("\x1b[?1049h") and "66 %" in during and "took 1 s" not in during
     assert "66 %" in after and "took 1 s" in after, "all that was known is left on the screen"
+
+
+def test_a_batch_tells_its_own_progress_and_has_a_view(store):
+    batch = Batch(store, "a")
+    assert batch.progress().groups == progress(store, "a").groups
+    assert {name: len(frame) for name, frame in batch.frames().items()} == {
+        name: len(frame) for name, frame in frames(store, "a").items()
+    }
+    view = batch.monitor(interval_s=60.0)
+    view.close()
+    assert "Batch a" in view.head and "3 failed" in view.failures and "<svg" in view.failures
+
+
+def test_stopping_is_asked_of_the_process_that_works(store, watched, monkeypatch, capsys):
+    monkeypatch.setattr(store_command, "TAKEN_WITHIN_S", 0.0)
+    assert main(["store", "stop", "--store", str(watched), "--batch", "a"]) == 0
+    assert f"process {os.getpid()}" in capsys.readouterr().out
+    (request,) = inbox.take(store.inbox, "a")
+    assert (request["do"], request["batch"], request["now"]) == ("stop", "a", False)
+    store.close()
+    assert main(["store", "stop", "--store", str(watched)]) == 0
+    assert "nothing to stop" in capsys.readouterr().out
+    assert list(store.inbox.glob("*.json")) == []
