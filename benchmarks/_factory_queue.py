@@ -1,9 +1,9 @@
 """A coordinator with a long queue, in a process of its own so that its memory can be told.
 
-    python benchmarks/_factory_queue.py ROOT QUEUED FIRST TASKS
+    python benchmarks/_factory_queue.py ROOT QUEUED FINISHED TASKS
 
-Fills the queue of ROOT/store.sqlite up to QUEUED calculations (water number FIRST and on), adds some more by the clock,
-then hands out and takes in TASKS of them with an executor that answers at once. Prints one JSON object.
+Adds to a batch of FINISHED calculations until QUEUED more have been asked for, adds some by the clock, then hands out
+and takes in TASKS of them with an executor that answers at once. Prints one JSON object.
 """
 
 import json
@@ -71,14 +71,15 @@ def outcome_of(template: dict[str, Any], key: str, document: dict[str, Any]) -> 
 def main() -> None:
     """Fill, look, run, print."""
     environment()
-    root, queued, first, tasks = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    root, queued, finished, tasks = Path(sys.argv[1]), *map(int, sys.argv[2:])
     with Store(root / "store.sqlite") as store:
         batch = Batch(store, BATCH)
-        for start in range(_asked(store), queued, FILLED_AT_ONCE):
-            batch.add(planned(waters(first + start, min(FILLED_AT_ONCE, queued - start)), level("gfn2")))
+        for start in range(_asked(store), finished + queued, FILLED_AT_ONCE):
+            some = waters(start, min(FILLED_AT_ONCE, finished + queued - start))
+            batch.add(planned(some, level("gfn2")))
         submits = []
         for _ in range(REPEATS):
-            some = planned(waters(first + _asked(store), ADDED), level("gfn2"))
+            some = planned(waters(_asked(store), ADDED), level("gfn2"))
             begun = time.perf_counter()
             batch.add(some)
             submits.append(1e3 * (time.perf_counter() - begun) / len(some))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from _factory_queue import TEMPLATE, outcome_of
+from _factory_queue import BATCH, TEMPLATE, outcome_of
 from _factory_waste import cpu_of_all
 from _factory_work import BENCHMARKS, constants, level, planned, water, waters
 
@@ -73,7 +73,7 @@ def _template(folder: Path) -> Row:
 def _ingest(folder: Path, template: Row, n: int) -> Row:
     """Results per second from files in the spool to rows on the disk."""
     with Store(folder / "store.sqlite") as store:
-        batch = Batch(store, "finished")
+        batch = Batch(store, BATCH)
         for start in range(0, n, AT_ONCE):
             some = planned(waters(start, min(AT_ONCE, n - start)), level("gfn2"))
             batch.add(some)
@@ -117,16 +117,15 @@ def _dedupe(folder: Path, queued: int, finished: int) -> Row:
         before = _count(store)
         chosen = level("gfn2").choose()
         known = waters(finished, queued)
-        again = Batch(store, "again")
+        again = Batch(store, BATCH)
         begun = time.perf_counter()
         again.submit(known, level("gfn2"), chosen)
         from_records = time.perf_counter() - begun
-        keys = Batch(store, "once more")
         spent = 0.0
         for start in range(0, queued, AT_ONCE):
             some = planned(known[start : start + AT_ONCE], level("gfn2"))
             begun = time.perf_counter()
-            keys.add(some)
+            again.add(some)
             spent += time.perf_counter() - begun
         done = Batch(store, "what is done")
         for_good = done.submit(waters(0, finished), level("gfn2"), chosen).known
