@@ -121,13 +121,26 @@ def marked(folder: Path | None = None) -> list[Marked]:
 
 
 def end(processes: Iterable[psutil.Process], grace_s: float = GRACE_S) -> None:
-    """End processes: ask first, then kill."""
-    running = list(processes)
-    for signal_name in ("terminate", "kill"):
-        for process in running:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                getattr(process, signal_name)()
-        _, running = psutil.wait_procs(running, timeout=grace_s)
+    """End processes: ask first, then kill; those that another of them has started come after it.
+
+    An engine whose worker ends under it would write down that its calculation has killed the worker.
+    """
+    every = list(processes)
+    numbers = {process.pid for process in every}
+    first = [process for process in every if _parent(process) not in numbers]
+    for running in (first, every):
+        for signal_name in ("terminate", "kill"):
+            for process in running:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    getattr(process, signal_name)()
+            _, running = psutil.wait_procs(running, timeout=grace_s)
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return None
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sddfkit.factory import Batch, Cluster, ClusterError, Store
 from sddfkit.factory.cluster import EngineGoneError, answers, client_file, end_abandoned, marked, read_owner
 from sddfkit.factory.jobs import Calculation, plan_atoms
-from sddfkit.factory.ownership import Owner, alone, enter_user, users, write_owner
+from sddfkit.factory.ownership import Owner, alone, end, enter_user, users, write_owner
 from sddfkit.factory.store import attempts, results
 from sddfkit.qc.levels import Level
 
@@ -202,3 +202,16 @@ def test_clusters_are_taken_by_one_at_a_time(tmp_path):
         order.append("first")
     other.join(timeout=30)
     assert order == ["first", "second"]
+
+
+def test_a_process_is_ended_before_those_that_it_has_started():
+    code = (
+        "import signal, subprocess, sys, time\nchild = subprocess.Popen(['sleep', '60'])\n"
+        "def asked(*_): time.sleep(0.5); print('alone' if child.poll() is not None else 'first'); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, asked); print(child.pid, flush=True)\nwhile True: time.sleep(1)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        end([child, psutil.Process(parent.pid)])
+        assert parent.stdout.read() == "first\n"
+    assert not child.is_running()
