@@ -419,7 +419,7 @@ class Cluster:
     def _reach(self, file: Path, timeout_s: float) -> None:
         with _encrypted_is_enough():
             client = ipp.Client(str(file), timeout=timeout_s)
-        self._engines = Engines(client)
+        self._engines = Engines(client, here=self.launcher == "local" and not self.foreign)
         self._seen = 0
         self._controller = []
         if not self.foreign:

@@ -34,9 +34,12 @@ class Engines(Executor):
         Why no engine is reached any more, or None; then all futures fail with :class:`EngineGoneError`.
     ever
         The ids of all engines that have registered so far.
+    here
+        They run on this machine, as this user: what they keep in spools of their own can be read without asking them.
     """
 
-    def __init__(self, client: ipp.Client) -> None:
+    def __init__(self, client: ipp.Client, *, here: bool = False) -> None:
+        self.here = here
         self.lost: str | None = None
         self.ever: set[int] = set(client.ids)
         self._client = client

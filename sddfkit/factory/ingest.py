@@ -27,7 +27,12 @@ REMOVERS = 8
 
 @runtime_checkable
 class ReachesEngines(Protocol):
-    """An executor that can also call a function on each of its engines: a future for each, by a name of the engine."""
+    """An executor that can also call a function on each of its engines: a future for each, by a name of the engine.
+
+    ``here`` says that they run on this machine, as this user.
+    """
+
+    here: bool
 
     def on_each(self, function: Callable[..., Any], /, *args: Any) -> dict[str, Future[Any]]: ...
 
@@ -35,9 +40,10 @@ class ReachesEngines(Protocol):
 
 
 def collect(store: Store) -> int:
-    """Take over what engines left in the spool, and return how many results were new."""
+    """Take over what engines left in the spool, or in this user's own on this machine; return how many there were."""
     taken = 0
-    spooled = sorted(store.spool.glob("[!.]*.json"))
+    folders = [store.spool, *spool.own_folders(store.owner.store)]
+    spooled = [path for folder in folders for path in sorted(folder.glob("[!.]*.json"))]
     removed: list[Future[None]] = []
     with ThreadPoolExecutor(REMOVERS) as removers:
         for start in range(0, len(spooled), OUTCOMES_PER_COMMIT):

@@ -16,7 +16,7 @@ from sddfkit.factory import inbox
 from sddfkit.factory.claims import Claim, claim, give_back, of_batch, open_groups
 from sddfkit.factory.cluster import ClusterError
 from sddfkit.factory.costs import CostModel
-from sddfkit.factory.ingest import Arrived, ReachesEngines, hand_over, ingest
+from sddfkit.factory.ingest import Arrived, ReachesEngines, collect, hand_over, ingest
 from sddfkit.factory.reopen import ReopenError, reopen
 from sddfkit.factory.retry import recipe
 from sddfkit.factory.store import Store, StoreError, calculations, now
@@ -95,11 +95,10 @@ class Loop:
 
     def _work(self) -> Generator[None]:
         engines, n_engines = self._executor()
-        if isinstance(engines, ReachesEngines):  # first what they have kept for us, so that it is not computed again
-            before = self._open()
-            hand_over(self.store, engines, self._timeout_s + HAND_OVER_S)
-            for _ in range(before - self._open()):
-                yield
+        before = self._open()
+        self._take_over(engines, self._timeout_s + HAND_OVER_S)  # what is there is not computed again
+        for _ in range(before - self._open()):
+            yield
         beat = time.monotonic()
         while not self._stop_now.is_set():
             self._take_requests()
@@ -116,8 +115,16 @@ class Loop:
                 self.store.heartbeat()
                 engines, n_engines = self._executor()  # replaces lost engines; raises where none is left
                 beat = time.monotonic()
-        if self._kept_elsewhere and isinstance(engines, ReachesEngines) and not self._stop_now.is_set():
-            hand_over(self.store, engines, HAND_OVER_S)
+        if self._kept_elsewhere and not self._stop_now.is_set():
+            self._take_over(engines, HAND_OVER_S)
+
+    def _take_over(self, engines: Executor, limit_s: float) -> None:
+        """Take in what engines have kept for us; engines of this machine need not be asked, and may be busy."""
+        if isinstance(engines, ReachesEngines):
+            if engines.here:
+                collect(self.store)
+            else:
+                hand_over(self.store, engines, limit_s)
 
     def _open(self) -> int:
         """Count what is neither done nor failed."""
