@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ProgressBar = Callable[[Iterator[None], int], Iterable[None]]
 ADDED_AT_ONCE = 1000
 STORE_NAME = "store.sqlite"
 
@@ -75,7 +76,7 @@ class Batch:
         self._result: BatchOutcome | BaseException | None = None
         self._owns_store = False
         self._learnt = Learnt()
-        if not store.read_only:
+        if not store.read_only and store.busy is None:  # else the batch that runs takes them in
             collect(store)
 
     @classmethod
@@ -204,7 +205,7 @@ class Batch:
         self,
         executor: OpenExecutor,
         *,
-        progress: Callable[[Iterator[None], int], Iterable[None]] | None = None,
+        progress: ProgressBar | None = None,
     ) -> BatchOutcome:
         """Do what is open in this batch.
 
@@ -220,6 +221,22 @@ class Batch:
         A KeyboardInterrupt leaves the batch as it is: everything that had reached the spool is in the store the next
         time it is opened, and the rest is still open.
         """
+        return self._run(self._occupy(executor), progress)
+
+    def _occupy(self, executor: OpenExecutor) -> Loop:
+        """Return the loop of a run, beside which no other can begin on this store."""
+        self.store.occupy(self.name)
+        self._loop = Loop(self.store, self.name, executor, timeout_s=self.timeout_s, memory_gib=self.memory_gib)
+        return self._loop
+
+    def _run(self, loop: Loop, progress: ProgressBar | None = None) -> BatchOutcome:
+        try:
+            return self._work(loop, progress)
+        finally:
+            self._loop = None
+            self.store.busy = None
+
+    def _work(self, loop: Loop, progress: ProgressBar | None) -> BatchOutcome:
         left = self.open_count()
         known = self._count(sa.true()) - left
         if not left:
@@ -227,14 +244,12 @@ class Batch:
         first_new = self._last_attempt()
         failed_before = self._count(calculations.c.state.in_(("failed", "held")))
         done_before = self._count(calculations.c.state == "done")
-        self._loop = Loop(self.store, self.name, executor, timeout_s=self.timeout_s, memory_gib=self.memory_gib)
-        steps = self._loop.steps()
+        steps = loop.steps()
         try:
             for _ in progress(steps, left) if progress else steps:
                 pass
         finally:
             steps.close()
-            self._loop = None
         return BatchOutcome(
             known=known,
             computed=self._count(calculations.c.state == "done") - done_before,
@@ -269,15 +284,18 @@ class Batch:
         if self.running:
             return
         chosen = cluster or Cluster(self._clusters() / self.name.replace("/", "-"), engines=engines, keep=keep)
+        loop = self._occupy(chosen.executor)
         self._result = None
 
         def work() -> None:
             try:
                 with chosen:
-                    self._result = self.run(chosen.executor)
+                    self._result = self._run(loop)
             except BaseException as error:  # handed over to whoever waits
                 self._result = error
                 logger.warning("the batch %s ended: %s", self.name, error)
+            finally:
+                self.store.busy = None
 
         self._thread = threading.Thread(target=work, name=f"batch {self.name}", daemon=True)
         self._thread.start()
@@ -315,7 +333,8 @@ class Batch:
         if self._loop is not None:
             self._loop.stop(now=now)
             return True
-        if not self.store.read_only or self.store.writer() is None:
+        elsewhere = self.store.read_only or self.store.database.shared
+        if not elsewhere or self.store.writer() is None:
             return False
         inbox.leave(self.store.inbox, {"do": "stop", "batch": self.name, "now": now})
         return True
@@ -363,11 +382,13 @@ class Batch:
 
     def close(self) -> None:
         """Stop what runs in the background, in order, and close the store if :meth:`open` opened it."""
-        if self.running:
-            self.stop()
-            self.wait()
-        if self._owns_store:
-            self.store.close()
+        try:
+            if self.running:
+                self.stop()
+                self.wait()
+        finally:
+            if self._owns_store:
+                self.store.close()
 
     def __enter__(self) -> Self:
         return self

@@ -73,7 +73,7 @@ def claim(store: Store, batch: str, groups: Iterable[tuple[str, str]], model: Co
         keys = [row["key"] for row in rows[:number]]
         if not keys:
             return []
-        taken = calculations.update().where(calculations.c.key.in_(keys))
+        taken = calculations.update().where(calculations.c.key.in_(keys), calculations.c.state == "ready")
         connection.execute(taken.values(state="running", claimed_by=store.lease_id))
         inputs = dict(
             connection.execute(
@@ -101,12 +101,10 @@ def claim(store: Store, batch: str, groups: Iterable[tuple[str, str]], model: Co
     ]
 
 
-def give_back(store: Store, keys: Collection[str]) -> None:
-    """Put calculations that were claimed here, and not done, back into the queue."""
-    mine = (calculations.c.state == "running", calculations.c.claimed_by == store.lease_id)
+def give_back(store: Store, keys: Collection[str] | None = None) -> None:
+    """Put calculations that were claimed here, and not done, back into the queue; without keys, all of them."""
+    mine = [calculations.c.state == "running", calculations.c.claimed_by == store.lease_id]
+    if keys is not None:
+        mine.append(store.among(calculations.c.key, keys))
     with store.writing() as connection:
-        connection.execute(
-            calculations.update()
-            .where(store.among(calculations.c.key, keys), *mine)
-            .values(state="ready", claimed_by=None)
-        )
+        connection.execute(calculations.update().where(*mine).values(state="ready", claimed_by=None))

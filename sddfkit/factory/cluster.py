@@ -424,7 +424,9 @@ class Cluster:
         self._controller = []
         if not self.foreign:
             controller = [item.process for item in marked(self.folder) if _is_controller(item.process)]
-            self._controller = [(process.pid, process.create_time()) for process in controller]
+            for process in controller:
+                with contextlib.suppress(ProcessLookupError):  # its absence is noticed at the next look
+                    self._controller.append((process.pid, started(process.pid)))
 
     def _wait_for(self, n: int) -> None:
         assert self._engines is not None

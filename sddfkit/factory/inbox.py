@@ -7,6 +7,7 @@ runs. A request to retry that nobody took is taken by the next process that open
 """
 
 import json
+import logging
 import os
 import socket
 import time
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sddfkit.qc.spool import write_text
+
+logger = logging.getLogger(__name__)
 
 REQUESTS: Final = ("stop", "retry")
 
@@ -33,7 +36,7 @@ def leave(folder: Path, request: Mapping[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"
     by = {"host": socket.gethostname(), "pid": os.getpid()}
-    write_text(path, json.dumps({**request, "by": by}))
+    write_text(path, json.dumps({**request, "by": by, "at": time.time()}))
     return path
 
 
@@ -52,14 +55,27 @@ def take(folder: Path, batch: str | None = None) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
-            request = json.loads(path.read_text(encoding="utf-8"))
+            request = _request(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:  # another coordinator was faster
             continue
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            logger.warning("the request %s cannot be read and is thrown away: %r", path, error)
             request = None
-        if isinstance(request, dict) and batch is not None and request.get("batch") not in (None, batch):
+        if request is not None and batch is not None and request["batch"] not in (None, batch):
             continue
         path.unlink(missing_ok=True)
-        if isinstance(request, dict) and request.get("do") in REQUESTS:
+        if request is not None:
             found.append(request)
     return found
+
+
+def _request(document: Any) -> dict[str, Any]:
+    """Return a request with all its fields, each of the right type."""
+    if document["do"] not in REQUESTS:
+        raise ValueError(f"there is no request {document['do']!r}")
+    lists = {name: [str(item) for item in document.get(name) or ()] for name in ("classes", "keys")}
+    by = {name: document["by"][name] for name in ("host", "pid")}
+    return {
+        "do": document["do"], "batch": document.get("batch"), "now": bool(document.get("now")),
+        "at": float(document["at"]), "by": by, **lists,
+    }  # fmt: skip

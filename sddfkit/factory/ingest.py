@@ -4,7 +4,7 @@ import json
 import logging
 import time
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -20,6 +20,7 @@ from sddfkit.qc import spool
 logger = logging.getLogger(__name__)
 
 OUTCOMES_PER_MESSAGE = 50
+SAID_AFTER_S = 20.0
 OUTCOMES_PER_COMMIT = 200
 REMOVERS = 8
 """Files are removed so many at a time: a file system that has its disk forget what is freed takes 3 ms for each."""
@@ -49,7 +50,7 @@ def collect(store: Store) -> int:
         for start in range(0, len(spooled), OUTCOMES_PER_COMMIT):
             found = _spooled(store, spooled[start : start + OUTCOMES_PER_COMMIT])
             _write(store, found)
-            removed += [removers.submit(item.path.unlink, missing_ok=True) for item in found if item.path is not None]
+            removed += [removers.submit(_remove, item.path) for item in found if item.path is not None]
             taken += len(found)
     for future in removed:
         future.result()
@@ -85,9 +86,16 @@ def hand_over(store: Store, engines: ReachesEngines, limit_s: float) -> int:
     """
     deadline = time.monotonic() + limit_s
     taken = 0
-    for engine, future in engines.on_each(spool.kept, store.owner.store).items():
+    asked_of = engines.on_each(spool.kept, store.owner.store)
+    wait(asked_of.values(), timeout=min(SAID_AFTER_S, limit_s))
+    silent = {engine for engine, future in asked_of.items() if not future.done()}
+    # Who has a marker in our spool writes its results there, and need not be waited for.
+    sharing = {(marker["host"], marker["pid"]) for marker in spool.running_elsewhere(store.spool).values()}
+    if len(silent) <= len(sharing):
+        asked_of = {engine: future for engine, future in asked_of.items() if engine not in silent}
+    for engine, future in asked_of.items():
         try:
-            found: dict[str, int] = _answer(engine, future, deadline, said_after_s=20.0)
+            found: dict[str, int] = _answer(engine, future, deadline, said=engine in silent)
             states = store.states(found)
             wanted = [key for key in found if key in states and states[key]["state"] != "done"]
             for start in range(0, len(wanted), OUTCOMES_PER_MESSAGE):
@@ -125,43 +133,47 @@ def ingest(store: Store, arrived: Sequence[Arrived]) -> dict[str, str]:
     states = _write(store, arrived)
     paths = [item.path for item in arrived if item.path is not None]
     if len(paths) == 1:
-        paths[0].unlink(missing_ok=True)
+        _remove(paths[0])
     elif paths:
         with ThreadPoolExecutor(min(REMOVERS, len(paths))) as removers:
-            list(removers.map(lambda path: path.unlink(missing_ok=True), paths))
+            list(removers.map(_remove, paths))
     return states
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # it is in the store; a file that stays is taken in again, which changes nothing
+        logger.warning("the spool file %s cannot be removed: %s", path, error.strerror)
 
 
 def _write(store: Store, arrived: Sequence[Arrived]) -> dict[str, str]:
     """Write attempts and results, and return the states; once this returns, they are on the disk."""
     if not arrived:
         return {}
-    states: dict[str, str] = {}
-    arrived = sorted(
-        arrived, key=lambda item: item.key
-    )  # in one order, so that two coordinators never block each other
     known = _known(store, {item.key for item in arrived})
-    good: list[tuple[str, dict[str, Any]]] = []
-    bad: list[tuple[str, dict[str, Any]]] = []
+    # in the order of keys, lest two coordinators wait for each other's rows
+    outcomes = [(item.key, _checked(item, known[item.key])) for item in sorted(arrived, key=lambda item: item.key)]
     with store.writing() as connection:
-        for item in arrived:
-            outcome = _checked(item, known[item.key]["program_version"])
-            (good if outcome["success"] else bad).append((item.key, outcome))
         rows = [
             {
-                **{name: _text(outcome.get(name)) for name in _ATTEMPT_FIELDS},
+                **{name: outcome.get(name) for name in _ATTEMPT_FIELDS},
                 "key": key,
                 "state": "done" if outcome["success"] else "failed",
             }
-            for key, outcome in (*good, *bad)
+            for key, outcome in outcomes
         ]
         connection.execute(store.insert(attempts).on_conflict_do_nothing(), rows)
+        good = [_result(key, outcome) for key, outcome in outcomes if outcome["success"]]
         if good:
-            connection.execute(store.insert(results).on_conflict_do_nothing(), [_result(*item) for item in good])
-            connection.execute(_SETTLE, [{"of": key, **_DONE} for key, _ in good])
-            states |= dict.fromkeys((key for key, _ in good), "done")
-        for key, outcome in bad:
-            states[key] = _failed(connection, key, outcome, known[key]["program"])
+            connection.execute(store.insert(results).on_conflict_do_nothing(), good)
+        settled = [_settled(connection, key, outcome, known[key]["program"]) for key, outcome in outcomes]
+        connection.execute(_SETTLE, settled)
+        states = {row["of"]: row["to"] for row in settled}
+        failed = [row["of"] for row in settled if row["to"] != "done"]
+        if failed:  # of one that is done already another failure changes nothing
+            statement = sa.select(calculations.c.key, calculations.c.state).where(calculations.c.key.in_(failed))
+            states |= {row.key: row.state for row in connection.execute(statement)}
     return states
 
 
@@ -179,7 +191,6 @@ _SETTLE = (
         error_message=sa.bindparam("because"),
     )
 )
-_DONE = {"to": "done", "failed_as": None, "because": None}
 
 
 def _known(store: Store, keys: Collection[str]) -> dict[str, sa.RowMapping]:
@@ -191,14 +202,28 @@ def _known(store: Store, keys: Collection[str]) -> dict[str, sa.RowMapping]:
     return {row["key"]: row for row in rows}
 
 
-def _checked(item: Arrived, program_version: str) -> dict[str, Any]:
+def _checked(item: Arrived, known: sa.RowMapping) -> dict[str, Any]:
     """Return the outcome, turned into a failure where its result cannot be right."""
     if not item.outcome["success"]:
         return item.outcome
-    wrong = wrong_document(item.outcome.get("result") or {}, item.key, program_version)
+    document = item.outcome.get("result") or {}
+    wrong = wrong_document(document, item.key, known["program_version"]) or _other_version(
+        document, known, item.outcome
+    )
     if wrong is None:
         return item.outcome
     return {**item.outcome, "success": False, "error_class": "unknown", "error_message": f"refused: {wrong}"}
+
+
+def _other_version(document: Mapping[str, Any], known: sa.RowMapping, outcome: Mapping[str, Any]) -> str | None:
+    """Say that an engine has another version of the program than the one that is part of the key."""
+    asked, used = known["program_version"], (document.get("provenance") or {}).get("version")
+    if used is None or str(used).split(".")[:2] == asked.split(".")[:2]:
+        return None
+    return (
+        f"it was computed by {known['program']} {used} on {outcome.get('host')}, and {asked} was asked for: install "
+        "the same version there"
+    )
 
 
 def _result(key: str, outcome: dict[str, Any]) -> dict[str, Any]:
@@ -211,29 +236,22 @@ def _result(key: str, outcome: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failed(connection: sa.Connection, key: str, outcome: dict[str, Any], program: str) -> str:
-    """Write down how a calculation failed and return its next state."""
-    error_class, message = outcome["error_class"], _text(outcome.get("error_message"))
+def _settled(connection: sa.Connection, key: str, outcome: Mapping[str, Any], program: str) -> dict[str, Any]:
+    """Return the next state of a calculation whose attempt is written, and why, as ``_SETTLE`` takes it."""
+    if outcome["success"]:
+        return {"of": key, "to": "done", "failed_as": None, "because": None}
+    error_class, message = outcome["error_class"], outcome.get("error_message")
     same = sa.select(sa.func.count()).select_from(attempts)
     failures = connection.scalar(same.where(attempts.c.key == key, attempts.c.error_class == error_class))
     state = verdict(error_class, failures or 0, rungs_of(program))
-    connection.execute(_SETTLE, {"of": key, "to": state, "failed_as": error_class, "because": message})
     logger.warning("calculation %s: %s: %s", key[:12], error_class, message)
-    settled = connection.scalar(sa.select(calculations.c.state).where(calculations.c.key == key))
-    return str(settled)
+    return {"of": key, "to": state, "failed_as": error_class, "because": message}
 
 
-def _text(value: Any) -> Any:
-    """PostgreSQL's texts hold no NUL, and no halves of characters."""
-    if not isinstance(value, str):
-        return value
-    return value.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode("utf-8")
-
-
-def _answer(engine: str, future: Future[Any], deadline: float, said_after_s: float | None = None) -> Any:
+def _answer(engine: str, future: Future[Any], deadline: float, *, said: bool = False) -> Any:
     """Wait for an engine's answer until the deadline; what it cannot do is said with its reason."""
-    if said_after_s is not None and not _ready(future, min(said_after_s, deadline - time.monotonic())):
-        logger.warning("engine %s is still busy with what it was given before: waiting for its results", engine)
+    if said and not future.done():
+        logger.warning("engine %s does not answer yet: it may be busy with what it was given before", engine)
     if not _ready(future, deadline - time.monotonic()):
         raise TimeoutError
     error = future.exception()

@@ -4,13 +4,14 @@ import datetime as dt
 import os
 import socket
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
-from sddfkit.factory.schema import calculations, lease
+from sddfkit.factory.schema import calculations, lease, meta
 from sddfkit.processes import lives, started
 
+LAST_LEASE: Final = "last_lease"  # a name in ``meta``
 SILENCE: Final = dt.timedelta(minutes=10)
 """After this a coordinator on another host counts as dead."""
 
@@ -26,9 +27,21 @@ def alive(holder: sa.RowMapping, time: dt.datetime, mine: Collection[int] = ()) 
 
 def take(connection: sa.Connection, time: dt.datetime, number: int | None = None) -> int:
     """Write a lease for this process, with its old number if it had one, and return the number."""
-    row: dict[str, Any] = {} if number is None else {"id": number}
-    row |= {"host": socket.gethostname(), "pid": os.getpid(), "process_started": started(), "heartbeat": stamp(time)}
-    return connection.execute(lease.insert().values(row).returning(lease.c.id)).scalar_one()
+    row = {"host": socket.gethostname(), "pid": os.getpid(), "process_started": started(), "heartbeat": stamp(time)}
+    number = _next_number(connection) if number is None else number
+    connection.execute(lease.insert().values(id=number, **row))
+    return number
+
+
+def _next_number(connection: sa.Connection) -> int:
+    """Return a number that no lease of this store ever had: what was claimed by it must not be taken for ours."""
+    one_more = sa.cast(sa.cast(meta.c.value, sa.Integer) + 1, sa.String)
+    counted = meta.update().where(meta.c.name == LAST_LEASE).values(value=one_more).returning(meta.c.value)
+    number = connection.execute(counted).scalar()
+    if number is None:
+        number = (connection.scalar(sa.select(sa.func.max(lease.c.id))) or 0) + 1
+        connection.execute(meta.insert().values(name=LAST_LEASE, value=str(number)))
+    return int(number)
 
 
 def renew(connection: sa.Connection, lease_id: int, time: dt.datetime) -> bool:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 OpenExecutor = Callable[[], tuple[Executor, int]]
 
 HEARTBEAT_S: Final = 20.0
+"""How often the lease is renewed, and the cluster asked whether it is well."""
 TICK_S: Final = 0.5
 """How often the inbox, and what runs without us, is looked at."""
 HAND_OVER_S: Final = 60.0  # for an idle engine
@@ -36,6 +37,7 @@ MESSAGE_S: Final = 0.5
 LONGEST_MESSAGE: Final = 64
 LONG_S: Final = 2.0
 """An engine that has so much to do is given nothing more: whoever is free first shall have the next calculation."""
+UNSTARTED_IN_A_ROW: Final = 30
 _NOT_OURS: Final = frozenset({"ImportError", "ModuleNotFoundError", "AttributeError"})
 
 
@@ -62,7 +64,10 @@ class Loop:
         self._executor = executor
         self._timeout_s = timeout_s
         self._memory_gib = memory_gib
-        self._model = CostModel.fit(store)
+        self._model = CostModel()
+        self._since = time.time()
+        self._trouble: StoreError | None = None
+        self._unstarted = 0
         self._groups: set[tuple[str, str]] = set()  # of what may be ready
         self._pending: deque[Claim] = deque()
         self._running: dict[Future[Any], list[Claim]] = {}
@@ -86,14 +91,31 @@ class Loop:
 
     def steps(self) -> Generator[None]:
         """Do the work, yielding once per calculation that needs no more attempts."""
-        self.store.busy = True
+        ended = threading.Event()
+        beating = threading.Thread(target=self._beat, args=(ended,), name="heartbeat", daemon=True)
+        beating.start()
         try:
             yield from self._work()
         finally:
-            self.store.busy = False
+            ended.set()
             self._leave()
+            beating.join()
+        if self._trouble is not None:
+            raise self._trouble
+
+    def _beat(self, ended: threading.Event) -> None:
+        """Renew the lease however long engines take to come or to answer."""
+        while not ended.wait(HEARTBEAT_S):
+            try:
+                self.store.heartbeat()
+            except StoreError as error:  # somebody else has taken the store
+                self._trouble = error
+                self.stop(now=True)
+                return
 
     def _work(self) -> Generator[None]:
+        give_back(self.store)  # of an earlier run on this store that ended in the middle
+        self._model = CostModel.fit(self.store)
         engines, n_engines = self._executor()
         before = self._open()
         self._take_over(engines, self._timeout_s + HAND_OVER_S)  # what is there is not computed again
@@ -112,9 +134,10 @@ class Loop:
                 if state != "lost":
                     yield
             if lost or time.monotonic() - beat > HEARTBEAT_S:
-                self.store.heartbeat()
                 engines, n_engines = self._executor()  # replaces lost engines; raises where none is left
                 beat = time.monotonic()
+                if self.store.database.shared:  # others may have added to the queue, or died
+                    self._stale.set()
         if self._kept_elsewhere and not self._stop_now.is_set():
             self._take_over(engines, HAND_OVER_S)
 
@@ -142,11 +165,12 @@ class Loop:
     def _take_requests(self) -> None:
         for request in inbox.take(self.store.inbox, self.batch):
             if request["do"] == "stop":
-                logger.warning("process %s asks to stop", request.get("by", {}).get("pid"))
-                self.stop(now=bool(request.get("now")))
+                if request["at"] >= self._since:  # one that is older was for a job that is gone
+                    logger.warning("process %s on %s asks to stop", request["by"]["pid"], request["by"]["host"])
+                    self.stop(now=request["now"])
             else:
                 try:
-                    reopen(self.store, classes=request.get("classes") or (), keys=request.get("keys") or ())
+                    reopen(self.store, classes=request["classes"], keys=request["keys"])
                 except ReopenError as error:
                     logger.warning("a request to retry was refused: %s", error)
                 self.wake()
@@ -237,6 +261,7 @@ class Loop:
         arrived += self._arrived_elsewhere(claims)
         self._kept_elsewhere |= any(item.path is None and item.outcome["success"] for item in arrived)
         settled = ingest(self.store, arrived)
+        self._look_at_disks(arrived, n_messages=len(done))
         for item in arrived:
             mine = claims[item.key]
             if settled[item.key] == "done":
@@ -244,6 +269,17 @@ class Loop:
             elif settled[item.key] == "ready":
                 self._groups.add((mine.level, mine.program))
         return states + [state for state in settled.values() if state != "ready"]
+
+    def _look_at_disks(self, arrived: Sequence[Arrived], n_messages: int) -> None:
+        """End the run where nothing can be started any more: an engine without room would fail the whole queue."""
+        for item in arrived:
+            self._unstarted = self._unstarted + 1 if item.outcome["error_class"] == "disk" else 0
+        if self._unstarted >= UNSTARTED_IN_A_ROW and n_messages:
+            raise ClusterError(
+                f"the last {self._unstarted} calculations failed for want of disk space "
+                f"({arrived[-1].outcome['error_message']}): what was finished is kept, and these are tried again when "
+                "they are asked for again"
+            )
 
     def _outcomes(self, future: Future[Any], message: Sequence[Claim]) -> tuple[list[Arrived], bool]:
         """Return what a message brought, and whether its engine is gone.
@@ -301,10 +337,8 @@ class Loop:
         """Give back what was claimed and is not done; its results are taken in whenever they come."""
         for future in self._running:
             future.cancel()
-        claimed = [*self._pending, *self._watched.values(), *(item for some in self._running.values() for item in some)]
-        if claimed:
-            with contextlib.suppress(StoreError):  # of a full disk, say: the next opening frees what a dead lease holds
-                give_back(self.store, [item.key for item in claimed])
+        with contextlib.suppress(StoreError):  # of a full disk, say: the next run, or the next opening, does it
+            give_back(self.store)
 
 
 def _lost(key: str, reason: str) -> Arrived:

@@ -14,7 +14,7 @@ BUDGET: Final[dict[str, int]] = {
     "convergence": 0,
     "time": 0,
     "memory": 2,
-    "disk": 0,
+    "disk": 2,
     "unknown": 1,
     "killed": 1,
     "engine_lost": 5,
@@ -60,15 +60,17 @@ def rungs_of(program: str) -> int:
         return 0
 
 
-def recipe(failures: Mapping[str, int], program: str, memory_gib: float) -> dict[str, float | int]:
+def recipe(failures: Mapping[str, int], program: str, memory_gib: float) -> dict[str, float | int | bool]:
     """Return what is done otherwise in the next attempt, after so many failures of each class.
 
     Returns
     -------
     dict
-        ``rung`` of the SCF ladder (0: as asked) and ``memory_gib``.
+        ``rung`` of the SCF ladder (0: as asked), ``memory_gib``, and whether to compute ``again`` what lies in a spool:
+        it was refused.
     """
     return {
+        "again": failures.get("unknown", 0) > 0,
         "rung": min(failures.get("convergence", 0), rungs_of(program)),
         "memory_gib": memory_gib * MORE_MEMORY ** min(failures.get("memory", 0), BUDGET["memory"]),
     }

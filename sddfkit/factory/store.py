@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import logging
 import secrets
+import threading
 import time
 import uuid
 import weakref
@@ -101,7 +102,8 @@ class Store:
         self.name = self.database.name
         self.read_only = read_only
         self.lease_id = 0  # none
-        self.busy = False  # a batch runs on it
+        self.busy: str | None = None  # the batch that runs on it
+        self._occupying = threading.Lock()
         self._engine = self.database.engine()
         try:
             with self._database_errors():
@@ -150,6 +152,21 @@ class Store:
         finally:
             self._dispose()
 
+    def occupy(self, batch: str) -> None:
+        """Say that a batch runs on this store from now on, until ``busy`` is None again.
+
+        Raises
+        ------
+        StoreError
+            If one does already: two would compute the same things.
+        """
+        with self._occupying:
+            if self.busy is not None:
+                raise StoreError(
+                    f"the batch {self.busy!r} is running on {self.name} in this process: wait for it, or stop it first"
+                )
+            self.busy = batch
+
     def heartbeat(self) -> None:
         """Renew the lease, and on a server put back what coordinators had claimed that have died since.
 
@@ -173,7 +190,13 @@ class Store:
     def writing(self) -> Iterator[sa.Connection]:
         """Give a connection whose changes are committed together, or not at all."""
         if self.read_only:
-            raise StoreError(f"{self.name} was opened read-only")
+            writer = self.writer()
+            why = (
+                f"{_who(writer)} writes it: wait for it, or stop it, and open again"
+                if writer
+                else "open it for writing"
+            )
+            raise StoreError(f"{self.name} was opened read-only, and nothing can be added: {why}")
         with self._database_errors(), self._engine.begin() as connection:
             yield connection
 
@@ -395,7 +418,7 @@ class Store:
     def _alive(self, row: sa.RowMapping, time: dt.datetime) -> bool:
         """Say whether a coordinator lives; on a file this process may take over from itself, unless it is at work."""
         here = [store for store in _OPEN if store.name == self.name]
-        mine = {store.lease_id for store in here if store.busy or self.database.shared}
+        mine = {store.lease_id for store in here if store.busy is not None or self.database.shared}
         return leases.alive(row, time, mine)
 
 

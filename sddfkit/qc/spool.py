@@ -157,6 +157,17 @@ def folders_for(spool: str, owner: Owner | None) -> list[Path]:
     return [*([Path(spool)] if shared else []), *own_folders(owner.store)]
 
 
+def still_wanted(spool: str | Path, owner: Owner | None) -> bool:
+    """Say whether the coordinator that gave out work still has the spool: its successor gives it out anew."""
+    if owner is None:
+        return True
+    try:
+        tokens = (Path(spool) / TOKEN_FILE).read_text(encoding="utf-8").split()
+    except (OSError, ValueError):  # not shared
+        return True
+    return owner.token not in tokens[1:]
+
+
 def own_folders(store: str) -> list[Path]:
     """Where this user's engines keep results for a store out of their reach: the state folder, else a temporary one.
 

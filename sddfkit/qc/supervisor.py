@@ -20,7 +20,16 @@ from typing import Any, NamedTuple
 from sddfkit.qc.attempt import Attempt, JobError, Limits, NotStartedError, Outcome, Slot, failed
 from sddfkit.qc.child import ChildLostError
 from sddfkit.qc.errors import ErrorType
-from sddfkit.qc.spool import Owner, Running, folders_for, read_outcome, spool_path, sync_folder, write_outcome
+from sddfkit.qc.spool import (
+    Owner,
+    Running,
+    folders_for,
+    read_outcome,
+    spool_path,
+    still_wanted,
+    sync_folder,
+    write_outcome,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +106,8 @@ def calculate_many(
     Returns
     -------
     list of dict
-        What `calculate` returns, in the order of the jobs.
+        What `calculate` returns, in the order of the jobs; no more are begun once another coordinator has taken over
+        the spool.
     """
     folders = folders_for(spool, owner)
     asked = _Asked(Path(spool), folders, owner, Limits(timeout_s, memory_gib), max_jobs_per_worker)
@@ -136,6 +146,8 @@ class _Series:
     def answers_to(self, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
             for job in jobs:
+                if not still_wanted(self._asked.spool, self._asked.owner):
+                    break
                 if not self._found(job):
                     self._compute(job)
         finally:  # what was finished before an interrupt is kept
@@ -145,7 +157,8 @@ class _Series:
 
     def _found(self, job: dict[str, Any]) -> bool:
         """Answer a job whose result lies in a spool, and say whether it does."""
-        for path in self._paths(_key(job)) if self._asked.owner is not None else []:
+        again = isinstance(job, dict) and job.get("again")  # what lies there was refused
+        for path in self._paths(_key(job)) if self._asked.owner is not None and not again else []:
             found = read_outcome(path)
             if found is not None and found.get("success"):
                 self._write()

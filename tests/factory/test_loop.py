@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from sddfkit.data.records import Record
-from sddfkit.factory import Batch, Store, inbox, plan
+from sddfkit.factory import Batch, ClusterError, Store, StoreError, inbox, loop, plan
 from sddfkit.factory.batch import Submitted
 from sddfkit.factory.claims import claim, give_back, of_batch, open_groups
 from sddfkit.factory.costs import CostModel
@@ -341,3 +341,116 @@ def test_known_calculations_are_only_looked_up(store):
         item.input for item in plan(records, GFN2, TBLITE)[0]
     ]
     assert Path(store.path).is_file()
+
+
+def test_two_batches_never_run_on_one_store_at_once(store):
+    first, second = asked(store, [chain(1)]), Batch(store, "second")
+    second.submit([chain(1)], GFN2, TBLITE)
+
+    def answer(job: dict[str, Any]) -> dict[str, Any]:
+        with pytest.raises(StoreError, match=r"the batch 'b' is running on .* in this process: wait for it"):
+            second.run(Told())
+        with pytest.raises(StoreError, match="being written by"):
+            Store(store.path)
+        return done(job)
+
+    assert first.run(Told(answer)).computed == 1
+    assert second.run(Told()).known == 1
+
+
+def test_a_run_after_one_that_broke_off_in_the_middle_finds_all_that_is_left(store, monkeypatch):
+    batch = asked(store, [chain(i) for i in range(8)])
+    real = loop.ingest
+
+    def breaks(*arguments):
+        monkeypatch.setattr(loop, "ingest", real)
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(loop, "ingest", breaks)
+    with pytest.raises(StoreError, match="the disk is full"):
+        batch.run(Told())
+    assert batch.run(Told()).computed == 8
+
+
+def test_a_request_to_stop_that_was_for_another_job_is_not_for_this_one(store):
+    batch = asked(store, [chain(1)])
+    inbox.leave(store.inbox, {"do": "stop"})
+    (store.inbox / "0.json").write_text('{"do": "retry", "keys": 5, "by": 5}')
+    time.sleep(0.01)
+    assert batch.run(Told()).computed == 1
+    assert not list(store.inbox.glob("*.json"))
+
+
+def test_a_refused_result_in_an_engine_s_own_spool_is_computed_again(store):
+    batch = asked(store, [chain(1)])
+
+    class Far(Told):
+        """Keeps what it computed, and gives it again as long as it is not told otherwise."""
+
+        kept: dict[str, Any] | None = None
+
+        def submit(self, function, jobs, *, spool, owner):
+            (job,) = jobs
+            self.messages.append(jobs)
+            if self.kept is None or job["again"]:
+                self.kept = done(job)
+                if len(self.messages) == 1:
+                    self.kept["result"]["return_result"][0] = float("inf")
+            future: Future = Future()
+            future.set_result([self.kept])
+            return future
+
+    far = Far()
+    assert batch.run(far).computed == 1
+    assert [job["again"] for job in far.jobs] == [False, True]
+
+
+def test_another_version_of_the_program_is_refused(store):
+    batch = asked(store, [chain(1)])
+
+    def answer(job: dict[str, Any]) -> dict[str, Any]:
+        outcome = done(job)
+        outcome["result"]["provenance"] = {"version": "0.3.0"}
+        return outcome
+
+    assert batch.run(Told(answer)).failed == 1
+    (row,) = store.select(sa.select(calculations.c.error_message))
+    assert "computed by tblite 0.3.0 on here, and 0.8.0 was asked for" in row["error_message"]
+
+
+def test_engines_without_room_do_not_fail_the_whole_queue(store):
+    batch = asked(store, [chain(i) for i in range(200)])
+    told = Told(lambda job: failed(job, "disk"))
+    with pytest.raises(ClusterError, match=r"failed for want of disk space.*tried again when they are asked for again"):
+        batch.run(told)
+    assert len(told.jobs) < 60 and states(store)["ready"] > 150
+
+
+def test_closing_a_store_that_was_taken_over_takes_nothing_from_its_successor(tmp_path):
+    first = Store(tmp_path / "store.sqlite")
+    asked(first, [chain(i) for i in range(4)])
+    second = Store(tmp_path / "store.sqlite")
+    assert second.lease_id != first.lease_id
+    assert len(claim(second, "b", open_groups(second, "b"), CostModel(), 4)) == 4
+    first.close()
+    assert states(second) == {"running": 4}
+    second.close()
+
+
+def test_a_stop_right_after_the_start_is_heard(tmp_path):
+    class Slow:
+        def __enter__(self):
+            time.sleep(0.3)
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        executor = Told()
+
+    with Store(tmp_path / "store.sqlite") as store:
+        batch = asked(store, [chain(i) for i in range(5)])
+        batch.start(Slow())
+        assert batch.stop() and batch.wait(20).computed == 0
+        batch.start(Slow())
+        assert batch.wait(20).computed == 5

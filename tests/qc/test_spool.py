@@ -29,6 +29,7 @@ from sddfkit.qc.spool import (
     remove_stale,
     running_elsewhere,
     spool_path,
+    still_wanted,
     write_json,
     write_outcome,
 )
@@ -77,7 +78,7 @@ def test_a_key_never_leaves_the_folder(tmp_path: Path, key: object) -> None:
     assert path.name.startswith("invalid-")
 
 
-@pytest.mark.parametrize("found", ["token", "the token of another run", None])
+@pytest.mark.parametrize("found", ["token", "another", "newer\ntoken\nolder", None])
 def test_a_spool_is_shared_only_if_the_coordinators_token_lies_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str | None
 ) -> None:
@@ -88,7 +89,9 @@ def test_a_spool_is_shared_only_if_the_coordinators_token_lies_there(
         (spool / TOKEN_FILE).write_text(found)
     folders = folders_for(str(spool), OWNER)
     own = [tmp_path / "state" / "sddfkit" / "spool" / OWNER.store]
-    assert folders[: 2 if found == "token" else 1] == ([spool, *own] if found == "token" else own)
+    shared = found is not None and "token" in found  # also one of an earlier opening, whose engines are still at work
+    assert folders[: 2 if shared else 1] == ([spool, *own] if shared else own)
+    assert still_wanted(spool, OWNER) == (found != "newer\ntoken\nolder"), "its successor gives the work out anew"
     assert folders_for(str(spool), None) == [spool]
 
 
