@@ -8,11 +8,11 @@ import json
 import logging
 import os
 import re
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from sddfkit.plain_command import UsageError, ended
 
 if TYPE_CHECKING:
     from sddfkit.factory.cluster import Cluster
@@ -22,37 +22,19 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 ANSWER_LIMIT_S: Final = 5.0
 
 
-class _UsageError(ValueError):
-    """The command is wrong; the message says how."""
-
-
 def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit code: 0 done, 1 failed, 2 used wrongly."""
     given = _parser().parse_args(argv)
-    try:
-        from sddfkit.factory.cluster import ClusterError
-        from sddfkit.overrides import SettingsError
-    except ModuleNotFoundError as error:
-        print(
-            f"sddfkit cluster needs more than the base install ({error}): pip install 'sddfkit[label]'", file=sys.stderr
-        )
-        return 1
-    try:
-        code: int = given.run(given)
-    except (_UsageError, SettingsError) as error:
-        return _tell(error, 2)
-    except (ClusterError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        return _tell(error, 1)
-    return code
+    return ended("cluster", lambda: _run(given))
 
 
-def _tell(error: Exception, code: int) -> int:
-    if os.environ.get("SDDFKIT_DEBUG"):
-        traceback.print_exception(error)
-    print(f"sddfkit cluster: {error}", file=sys.stderr)
-    return code
+def _run(given: argparse.Namespace) -> int:
+    from sddfkit.overrides import SettingsError
+
+    try:
+        return int(given.run(given))
+    except SettingsError as error:
+        raise UsageError(str(error)) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,7 +103,7 @@ def _configured(given: argparse.Namespace) -> "Cluster":
     for override in given.overrides:
         key = override.lstrip("+~").partition("=")[0]
         if "=" not in override or key.partition(".")[0] not in ("cluster", "paths"):
-            raise _UsageError(f"{override!r} says nothing of a cluster: expected cluster=KIND, cluster.SETTING=VALUE")
+            raise UsageError(f"{override!r} says nothing of a cluster: expected cluster=KIND, cluster.SETTING=VALUE")
     root = [] if given.root is None else [f"paths.root={json.dumps(str(given.root.absolute()))}"]
     cfg = load("label", [*given.overrides, *root], config_dir=given.config_dir)
     try:
@@ -131,7 +113,7 @@ def _configured(given: argparse.Namespace) -> "Cluster":
     except (TypeError, ValueError, RuntimeError) as error:
         raise SettingsError(f"cluster: {error}") from error
     if not isinstance(cluster, Cluster) or cluster.foreign:
-        raise _UsageError("cluster=connect and cluster=running are clusters that somebody has started before")
+        raise UsageError("cluster=connect and cluster=running are clusters that somebody has started before")
     return cluster
 
 
@@ -217,7 +199,7 @@ def _stop(given: argparse.Namespace) -> int:
     from sddfkit.factory.ownership import alone, end_abandoned, end_cluster, users
 
     if given.all and given.name:
-        raise _UsageError("either a name or --all")
+        raise UsageError("either a name or --all")
     clusters = _clusters(given)
     folders = [clusters / _check_name(given.name or "default")]
     if given.all:
@@ -273,7 +255,7 @@ def _folders(given: argparse.Namespace) -> list[Path]:
 
 def _check_name(name: str) -> str:
     if not NAME.fullmatch(name):
-        raise _UsageError(f"{name!r} is no name: expected letters, digits, '_', '.' and '-', at most 64")
+        raise UsageError(f"{name!r} is no name: expected letters, digits, '_', '.' and '-', at most 64")
     return name
 
 

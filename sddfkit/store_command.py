@@ -7,10 +7,11 @@ import argparse
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from sddfkit.plain_command import UsageError, ended
 
 if TYPE_CHECKING:
     from sddfkit.factory.store import Store
@@ -20,36 +21,10 @@ TAIL_LINES: Final = 12
 TAKEN_WITHIN_S: Final = 5.0
 
 
-class UsageError(ValueError):
-    """The command is wrong; the message says how."""
-
-
 def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit code: 0 done, 1 failed or the store is not well, 2 used wrongly."""
     given = _parser().parse_args(argv)
-    try:
-        from sddfkit.factory.store import StoreError
-    except ModuleNotFoundError as error:
-        print(
-            f"sddfkit store needs more than the base install ({error}): pip install 'sddfkit[label]'", file=sys.stderr
-        )
-        return 1
-    try:
-        code: int = given.run(given)
-    except UsageError as error:
-        return _tell(error, 2)
-    except (StoreError, ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        return _tell(error, 1)
-    return code
-
-
-def _tell(error: Exception, code: int) -> int:
-    if os.environ.get("SDDFKIT_DEBUG"):
-        traceback.print_exception(error)
-    print(f"sddfkit store: {error}", file=sys.stderr)
-    return code
+    return ended("store", lambda: int(given.run(given)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,15 +7,14 @@ import argparse
 import datetime as dt
 import json
 import math
-import os
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sddfkit.store_command import UsageError, reading
+from sddfkit.plain_command import ended
+from sddfkit.store_command import reading
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -35,29 +34,12 @@ ENGINE_ROWS: Final = 16
 def main(argv: Sequence[str]) -> int:
     """Look until nothing is open, and return the exit code: 0 done, 1 the store cannot be read, 2 used wrongly."""
     given = _parser().parse_args(argv)
-    try:
-        from sddfkit.factory.store import StoreError
-    except ModuleNotFoundError as error:
-        print(
-            f"sddfkit watch needs more than the base install ({error}): pip install 'sddfkit[label]'", file=sys.stderr
-        )
-        return 1
-    try:
+
+    def work() -> int:
         _watch(given)
-    except UsageError as error:
-        return _tell(error, 2)
-    except (StoreError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        return _tell(error, 1)
-    return 0
+        return 0
 
-
-def _tell(error: Exception, code: int) -> int:
-    if os.environ.get("SDDFKIT_DEBUG"):
-        traceback.print_exception(error)
-    print(f"sddfkit watch: {error}", file=sys.stderr)
-    return code
+    return ended("watch", work)
 
 
 def _parser() -> argparse.ArgumentParser:
