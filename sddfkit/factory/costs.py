@@ -54,8 +54,9 @@ class CostModel:
                 .select_from(attempts.join(calculations, calculations.c.key == attempts.c.key))
                 .where(
                     attempts.c.state == "done",
-                    calculations.c.level == group["level"],
-                    calculations.c.program == group["program"],
+                    # Not plain columns: by the index on them SQLite would sort all that was ever done, for the latest.
+                    calculations.c.level.concat("") == group["level"],
+                    calculations.c.program.concat("") == group["program"],
                 )
                 .order_by(attempts.c.id.desc())
                 .limit(LATEST)
