@@ -260,6 +260,8 @@ class Loop:
             states += ["lost"] if gone else []
         arrived += self._arrived_elsewhere(claims)
         self._kept_elsewhere |= any(item.path is None and item.outcome["success"] for item in arrived)
+        if not arrived:
+            return states
         settled = ingest(self.store, arrived)
         self._look_at_disks(arrived, n_messages=len(done))
         for item in arrived:

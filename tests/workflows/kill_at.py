@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sddfkit import cli
-from sddfkit.factory import batch
+from sddfkit.factory import loop
 from sddfkit.workflows import active, label, train
 
 
@@ -32,10 +32,10 @@ def dies(function: Callable[..., Any], at_call: int = 1, after: bool = False) ->
 
 MOMENTS = {
     "conformers": (label, "_conformers_of", {"at_call": 6}),
-    "DFT": (batch, "ingest", {"at_call": 3}),  # its result is in the spool, not in the store
+    "DFT": (loop, "ingest", {"at_call": 2}),  # its result is in the spool, not in the store
     "training": (train.Trainers, "submit", {"at_call": 2, "after": True}),
     "selection": (active, "make_pool", {}),
-    "labels of a round": (batch, "ingest", {"at_call": 1, "after": True}),
+    "labels of a round": (loop, "ingest", {"at_call": 1, "after": True}),
     "report": (active, "write_report", {}),
     "the end of the report": (active, "save_snapshot", {"after": True}),
 }
