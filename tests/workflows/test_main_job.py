@@ -208,7 +208,8 @@ def test_terminating_is_as_good_as_ctrl_c(job):
 def test_the_lines_of_the_readme_run(job):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     blocks = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
-    (code,) = (block for block in blocks if "sddfkit" in block)  # the other one belongs to flashrmsd_cy and its tests
+    # the third one belongs to flashrmsd_cy and its tests
+    code, many = (block for block in blocks if "sddfkit" in block)
     done = subprocess.run([sys.executable, "-c", code], cwd=job["root"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
@@ -216,3 +217,8 @@ def test_the_lines_of_the_readme_run(job):
         "±" in line and line.endswith("kcal/mol above the lowest conformer") for line in lines
     )
     assert "  0.00 ± 0.00" in done.stdout
+
+    done = subprocess.run([sys.executable, "-c", many], cwd=job["root"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "BatchOutcome(known=0, computed=" in done.stdout and "failed=0" in done.stdout
+    assert processes_of(job["root"]) == []
