@@ -233,8 +233,12 @@ class Batch:
         try:
             return self._work(loop, progress)
         finally:
-            self._loop = None
-            self.store.busy = None
+            self._free()
+
+    def _free(self) -> None:
+        """Let another run begin on this store."""
+        self._loop = None
+        self.store.busy = None
 
     def _work(self, loop: Loop, progress: ProgressBar | None) -> BatchOutcome:
         left = self.open_count()
@@ -295,7 +299,8 @@ class Batch:
                 self._result = error
                 logger.warning("the batch %s ended: %s", self.name, error)
             finally:
-                self.store.busy = None
+                if self._loop is loop:  # the cluster could not be entered; else another batch may be running by now
+                    self._free()
 
         self._thread = threading.Thread(target=work, name=f"batch {self.name}", daemon=True)
         self._thread.start()
