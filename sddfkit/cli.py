@@ -290,6 +290,8 @@ def _cell(value: Any) -> str:
 
 def _quiet() -> None:
     """Keep other libraries' chatter off the screen; our own warnings stay."""
+    # The job's log lies on the same disk as its data: when that is full, one sentence says so, not the log as well.
+    logging.raiseExceptions = False
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     # A sweep that is stopped leaves semaphores of its launcher to their tracker, which says so although it clears them.

@@ -15,6 +15,7 @@ from rdkit.Chem import AllChem, rdMolTransforms
 
 from sddfkit.cli import main
 from sddfkit.data import read_snapshot, to_records
+from sddfkit.factory.schema import SCHEMA_VERSION
 
 USAGE = {
     "a verb": (["activ"], "did you mean 'active'?"),
@@ -207,10 +208,10 @@ def test_a_store_that_cannot_be_used(labelled: Path) -> None:
         connection.execute("update meta set value = '99' where name = 'schema_version'")
     failed(
         sddfkit(*LABEL, "molecules.path=mine.smi", cwd=labelled),
-        "has schema version 99, this sddfkit reads version 1", "another paths.root",
+        f"has schema version 99, this sddfkit reads version {SCHEMA_VERSION}", "another store (paths.root)",
     )  # fmt: skip
     with sqlite3.connect(store) as connection:
-        connection.execute("update meta set value = '1' where name = 'schema_version'")
+        connection.execute(f"update meta set value = '{SCHEMA_VERSION}' where name = 'schema_version'")
     again = sddfkit(*LABEL, "molecules.path=mine.smi", cwd=labelled)
     assert again.returncode == 0 and "3 known before, 0 computed" in again.stdout
 
