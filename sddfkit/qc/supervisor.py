@@ -179,7 +179,8 @@ class _Series:
             except JobError as problem:
                 outcome = _unstarted(job, "input", str(problem))
             except ChildLostError as problem:
-                outcome = _unstarted(job, "killed", f"the worker process could not take the job: {problem}")
+                # No job has begun: this says more about the machine than about the calculation.
+                outcome = _unstarted(job, "unknown", f"the worker process could not take the job: {problem}")
             except NotStartedError as problem:
                 outcome = _unstarted(job, "disk", str(problem))
             except OSError as problem:

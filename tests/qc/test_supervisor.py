@@ -384,6 +384,18 @@ def test_nothing_that_a_program_has_started_outlives_its_worker(
     end_sleepers()
 
 
+def test_a_worker_that_cannot_begin_is_not_the_calculations_fault(
+    misbehaving: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nprint('no such library', flush=True)\nos._exit(3)\n")
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+        supervisor.close()
+        (lost,) = misbehaving("")
+    assert lost["error_class"] == "unknown" and "could not take the job" in lost["error_message"]
+    assert misbehaving("")[0]["success"], "and it is tried again by itself"
+
+
 def test_no_calculation_is_started_without_scratch_space(
     misbehaving: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
