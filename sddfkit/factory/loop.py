@@ -19,6 +19,7 @@ from sddfkit.factory.costs import CostModel
 from sddfkit.factory.ingest import Arrived, ReachesEngines, collect, hand_over, ingest
 from sddfkit.factory.reopen import ReopenError, reopen
 from sddfkit.factory.retry import recipe
+from sddfkit.factory.spools import spools
 from sddfkit.factory.store import Store, StoreError, calculations, now
 from sddfkit.qc import supervisor
 from sddfkit.qc.spool import read_outcome, running_elsewhere, spool_path
@@ -199,7 +200,7 @@ class Loop:
         if not self._groups:
             return
         number = 2 * n_engines * self._per_message
-        elsewhere = running_elsewhere(self.store.spool)
+        elsewhere = self._elsewhere()
         claimed = claim(self.store, self.batch, self._groups, self._model, number)
         for item in claimed:
             if item.key in elsewhere:
@@ -317,15 +318,22 @@ class Loop:
         return _lost(key, f"the engine answered, but its result {answer['path']} cannot be read")
 
     def _spooled(self, key: str) -> Arrived | None:
-        path = spool_path(self.store.spool, key)
-        outcome = read_outcome(path)
-        return None if outcome is None else Arrived(key, outcome, path)
+        """Return what lies in our spool, or where an engine of a coordinator that is gone has left it."""
+        for folder in (self.store.spool, *spools(self.store.database)):
+            path = spool_path(folder, key)
+            if (outcome := read_outcome(path)) is not None:
+                return Arrived(key, outcome, path)
+        return None
+
+    def _elsewhere(self) -> set[str]:
+        """Return what living engines compute that were not given it here."""
+        return {key for folder in {self.store.spool, *spools(self.store.database)} for key in running_elsewhere(folder)}
 
     def _arrived_elsewhere(self, claims: dict[str, Claim]) -> list[Arrived]:
         """Return what engines finished for a coordinator that is dead; what dead engines had is ours to compute."""
         if not self._watched:
             return []
-        living = running_elsewhere(self.store.spool)
+        living = self._elsewhere()
         found = []
         for key in list(self._watched):
             if (spooled := self._spooled(key)) is not None:

@@ -1,14 +1,17 @@
 """A real PostgreSQL server: several coordinators, what goes wrong with a server, and stores that move to a file."""
 
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from sddfkit.cli import main
+from sddfkit.factory import Batch
 from sddfkit.factory.store import Store, StoreError, attempts, calculations, results
 from sddfkit.factory.survey import stats
 from sddfkit.factory.verify import verify
@@ -142,6 +145,53 @@ def test_tables_of_somebody_else_are_left_alone(server):
         Store(url)
     assert sa.inspect(engine).get_table_names() == ["results"]
     engine.dispose()
+
+
+OUTLIVED = """
+import json, os, subprocess, sys
+from concurrent.futures import ProcessPoolExecutor
+from coordinator import LEVEL, drawn
+from sddfkit.factory import Batch, Store, plan
+from sddfkit.factory.jobs import record_document
+
+if __name__ == "__main__":
+    first, store = Store(sys.argv[1], spool=sys.argv[2]), Store(sys.argv[1], spool=sys.argv[2])
+    store.add_records(record_document(record) for record in drawn[:1])
+    (item,) = plan(drawn[:1], LEVEL, LEVEL.choose())[0]
+    Batch(store, "waters").add([item])
+    engine = (
+        "import json, sys, time\\n"
+        "from sddfkit.qc import attempt, supervisor\\n"
+        "begin = attempt.Attempt.begin\\n"
+        "def slowly(*of): time.sleep(6); return begin(*of)\\n"
+        "attempt.Attempt.begin = slowly\\n"
+        "job = json.loads(sys.argv[1])\\n"
+        "supervisor.calculate_many([job], spool=sys.argv[2], timeout_s=60, memory_gib=2)"
+    )
+    job = json.dumps({"key": item.key, "input": item.input})
+    subprocess.Popen([sys.executable, "-c", engine, job, str(store.spool)], start_new_session=True)
+    while not list(store.spool.glob(".running.*")):
+        pass
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_an_engine_of_a_dead_coordinator_computes_is_waited_for_in_its_spool(server, tmp_path):
+    url, spool = server.new(), tmp_path / "spool"
+    (tmp_path / "coordinator.py").write_text(COORDINATOR)
+    (tmp_path / "outlived.py").write_text(OUTLIVED)
+    died = subprocess.run([sys.executable, str(tmp_path / "outlived.py"), url, str(spool)])
+    assert died.returncode == -9
+
+    def nobody():
+        return ThreadPoolExecutor(1), 1
+
+    with Store(url, spool=spool) as store:
+        assert store.spool == min(spool.iterdir()), "the engine writes into the other one"
+        batch = Batch(store, "waters")
+        assert batch.run(nobody).computed == 1
+        (row,) = store.select(sa.select(attempts.c.engine, attempts.c.state))
+        assert row["state"] == "done" and not row["engine"].endswith(f":{os.getpid()}")
 
 
 def test_claims_of_a_coordinator_that_died_meanwhile_go_back_with_a_heartbeat(server, tmp_path):
