@@ -13,12 +13,13 @@ from typing import Final
 
 from qcelemental import PhysicalConstantsContext
 
+# The table's own values: `conversion_factor` would load a library of units, half a second in every process that starts.
 _codata = PhysicalConstantsContext("CODATA2014")
 
-BOHR_TO_ANGSTROM: Final[float] = float(_codata.conversion_factor("bohr", "angstrom"))
-HARTREE_TO_EV: Final[float] = float(_codata.conversion_factor("hartree", "eV"))
-EV_TO_KCAL_MOL: Final[float] = float(_codata.conversion_factor("hartree", "kcal/mol")) / HARTREE_TO_EV
+BOHR_TO_ANGSTROM: Final[float] = float(_codata.bohr2angstroms)
+HARTREE_TO_EV: Final[float] = float(_codata.hartree2ev)
+EV_TO_KCAL_MOL: Final[float] = float(_codata.hartree2kcalmol) / HARTREE_TO_EV
 HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM: Final[float] = HARTREE_TO_EV / BOHR_TO_ANGSTROM
-HARTREE_TO_WAVENUMBER: Final[float] = float(_codata.conversion_factor("hartree", "wavenumber"))
+HARTREE_TO_WAVENUMBER: Final[float] = float(_codata.hartree2wavenumbers)
 """Energy to ν̃ = E / hc in cm⁻¹."""
-AMU_TO_ELECTRON_MASS: Final[float] = float(_codata.conversion_factor("amu", "electron_mass"))
+AMU_TO_ELECTRON_MASS: Final[float] = 1.0 / float(_codata.get("electron mass in u"))

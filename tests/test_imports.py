@@ -12,6 +12,7 @@ MUST_NOT_LOAD = {
     "sddfkit.chem": {"torch", "sqlalchemy", "ipyparallel", "hydra", "qcengine"},
     "sddfkit.qc": {"torch", "rdkit", "sqlalchemy", "ipyparallel", "hydra"},
     "sddfkit.qc.supervisor": {"torch", "rdkit", "sqlalchemy", "ipyparallel", "hydra"},
+    "sddfkit.qc.worker": {"torch", "rdkit", "scipy", "pint"},
     "sddfkit.factory": {"torch", "hydra", "mlflow"},
     "sddfkit.factory.survey": {"qcelemental", "ipyparallel", "numpy", "rdkit", "alembic", "psycopg"},
     "sddfkit.rmsd_set": {"torch", "ipyparallel", "sqlalchemy", "hydra", "biotite", "pynauty", "spyrmsd"},
