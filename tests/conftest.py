@@ -20,8 +20,8 @@ VARIABLE = "SDDFKIT_TEST_MEMBERS"
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-# tests/contracts/members.py is imported as `members` by the contract tests, from wherever pytest was started.
-sys.path.insert(0, str(Path(__file__).parent / "contracts"))
+# warm.py and contracts/members.py are imported as `warm` and `members`, from wherever pytest was started.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "contracts")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

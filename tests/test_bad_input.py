@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolTransforms
 
@@ -113,10 +114,7 @@ def test_debug_shows_where(capfd: pytest.CaptureFixture[str]) -> None:
 def sddfkit(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if key not in ("SDDFKIT_ROOT", "SDDFKIT_DEBUG")}
     kept["XDG_STATE_HOME"] = str(cwd / "state")  # where an engine keeps what a full disk does not take
-    return subprocess.run(
-        [sys.executable, "-m", "sddfkit", *arguments],
-        cwd=cwd, env=kept | environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    return warm.run("sddfkit", *arguments, cwd=cwd, env=kept | environment)
 
 
 def failed(done: subprocess.CompletedProcess[str], *sentences: str) -> None:
@@ -268,6 +266,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     failed(sddfkit(*LABEL, "molecules.path=mine.smi", "paths.root=taken/data", cwd=tmp_path), "taken", "paths.root")
 
 
+@pytest.mark.long
 def test_a_sweep_with_failures_goes_on_when_they_are_mended(tmp_path: Path) -> None:
     (tmp_path / "a.smi").write_text("O water\n")
     sweep = [part for part in LABEL if part != "molecules=file"]

@@ -5,10 +5,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from mlflow.tracking import MlflowClient
 
 from sddfkit import __version__
@@ -18,10 +18,7 @@ from sddfkit.models import Ensemble
 
 def sddfkit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "SDDFKIT_ROOT"}
-    return subprocess.run(
-        [sys.executable, "-m", "sddfkit", *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    return warm.run("sddfkit", *arguments, cwd=cwd, env=environment)
 
 
 def test_help_names_every_verb(capsys):
@@ -68,16 +65,15 @@ def test_label_sweep_predict_and_evaluate_on_a_file_of_ones_own(tmp_path):
     assert manifest["level"] == "GFN2-xTB" and manifest["columns"]["forces"]["unit"] == "eV/Å"
 
     swept = sddfkit(
-        "train", "-m", f"data={snapshot}", "model=gen,resgated", "preset=smooth_small,smooth", "trainer.max_epochs=2",
+        "train", "-m", f"data={snapshot}", "model=gen,resgated", "preset=smooth_small", "trainer.max_epochs=2",
         "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path,
     )  # fmt: skip
     assert swept.returncode == 0, swept.stderr
     (folder,) = (tmp_path / "sddfkit-data" / "runs").glob("*-train-sweep")
     with (folder / "summary.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["job"], row["model"], row["preset"], row["state"]) for row in rows] == [
-        ("0", "gen", "smooth_small", "finished"), ("1", "gen", "smooth", "finished"),
-        ("2", "resgated", "smooth_small", "finished"), ("3", "resgated", "smooth", "finished"),
+    assert [(row["job"], row["model"], row["state"]) for row in rows] == [
+        ("0", "gen", "finished"), ("1", "resgated", "finished"),
     ]  # fmt: skip
     best = min(rows, key=lambda row: float(row["validation_energy_mae_kcal_mol"]))
     assert f"best: job {best['job']}" in swept.stdout
@@ -88,7 +84,7 @@ def test_label_sweep_predict_and_evaluate_on_a_file_of_ones_own(tmp_path):
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     jobs = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     members = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in {job.info.run_id for job in jobs}]
-    assert (len(jobs), len(members)) == (4, 4) and {run.info.status for run in runs} == {"FINISHED"}
+    assert (len(jobs), len(members)) == (2, 2) and {run.info.status for run in runs} == {"FINISHED"}
     assert (
         parent.data.tags["best_job"] == best["job"] and "validation_energy" in parent.data.tags["mlflow.note.content"]
     )

@@ -8,13 +8,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import warm
 
 from sddfkit.data import read_snapshot, to_records
 from sddfkit.models import Ensemble
@@ -67,11 +67,10 @@ def mine(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path, cwd: Path = ROOT, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own, with `path` as PYTHONPATH."""
+    """Run a module in a process of its own, with `path` as PYTHONPATH."""
     environment = {key: value for key, value in os.environ.items() if key != "SDDFKIT_TEST_MEMBERS"}
     environment["PYTHONPATH"] = str(path or "")
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return warm.run(*map(str, arguments), cwd=cwd, env=environment, timeout=300)
 
 
 def contracts(cwd: Path, *options: str | Path, path: Path | None = None) -> dict[str, dict[str, str]]:
@@ -79,7 +78,7 @@ def contracts(cwd: Path, *options: str | Path, path: Path | None = None) -> dict
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         files = ("tests/contracts", "--ignore=tests/contracts/test_contributing.py", f"--junitxml={report}")
-        done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, *options, cwd=cwd, path=path)
+        done = run("pytest", "-q", "-p", "no:cacheprovider", *files, *options, cwd=cwd, path=path)
         assert done.returncode in (0, 1), done.stdout + done.stderr
         cases = list(ET.parse(report).iter("testcase"))
     outcomes: dict[str, dict[str, str]] = {}
@@ -108,7 +107,7 @@ def test_there_is_an_example_for_each_family() -> None:
 def test_examples_are_as_tidy_as_the_project(mine: Path) -> None:
     settings = ("--config", ROOT / "pyproject.toml", "--no-cache")
     for command in (("check", *settings), ("format", "--check", *settings)):
-        done = run("-m", "ruff", *command, mine)
+        done = run("ruff", *command, mine)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -117,7 +116,7 @@ def test_outside_the_tree_examples_keep_their_contracts(mine: Path) -> None:
     assert_kept(contracts(ROOT, "--members", mine, "-k", "toy"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_inside_the_tree_they_are_found_without_a_change_elsewhere(mine: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for folder in ("sddfkit", "flashrmsd_cy", "conf", "tests/contracts"):
@@ -144,7 +143,7 @@ def test_one_run_uses_all_four(mine: Path, tmp_path: Path, monkeypatch: pytest.M
     small = "conformers.n_conformers=1 loop.rounds=1 loop.train_workers=1 trainer.max_epochs=1 cluster.engines=1"
     members = "model=[toy] strategy=toy level=toy properties=[toy_property.TOY]"
     command = f"active --config-dir mine/conf experiment=smoke {members} {small}".split()
-    done = run("-m", "sddfkit", *command, f"paths.root={tmp_path}/data", cwd=mine.parent, path=mine)
+    done = run("sddfkit", *command, f"paths.root={tmp_path}/data", cwd=mine.parent, path=mine)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "data" / "runs" / "latest"
     monkeypatch.syspath_prepend(mine)  # for the network's class
@@ -176,7 +175,7 @@ def test_what_breaks_a_rule_of_the_science_fails_its_contract(mine: Path) -> Non
 
 
 def test_members_that_are_not_there_are_explained(tmp_path: Path) -> None:
-    done = run("-m", "pytest", "tests/contracts", "--members", tmp_path / "nowhere")
+    done = run("pytest", "tests/contracts", "--members", tmp_path / "nowhere")
     assert done.returncode == 4 and "there is no such folder" in done.stderr
-    done = run("-m", "pytest", "tests/contracts", "--members", tmp_path)
+    done = run("pytest", "tests/contracts", "--members", tmp_path)
     assert done.returncode == 4 and "holds no member" in done.stderr

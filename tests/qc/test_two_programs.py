@@ -7,7 +7,8 @@ With exact integrals (``level=wb97x_631gd_exact``) the same number comes out of 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,14 @@ FLEXIBLE = {
 }
 
 
+LARGER = {"sulfur dioxide", "cyanogen", "sulfuryl fluoride", "dicyanoacetylene"}
+
+
+def some_long(names: Iterable[str], long: Collection[str]) -> list[Any]:
+    """Return the names, some of them for the long tests alone."""
+    return [pytest.param(name, marks=[pytest.mark.long] if name in long else []) for name in names]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Keep NumPy to the one thread that both programs are given; a second one costs time here and gains none."""
@@ -80,7 +89,7 @@ def test_the_molecules_are_as_they_are_said_to_be() -> None:
     assert len(mols) == 10
 
 
-@pytest.mark.parametrize("name", MOLECULES)
+@pytest.mark.parametrize("name", some_long(MOLECULES, LARGER))
 def test_exact_integrals_give_the_same_number(levels: Callable[[str], Level], name: str) -> None:
     level = levels("wb97x_631gd_exact")
     mol, (positions,) = embedded(MOLECULES[name], 1)
@@ -91,7 +100,7 @@ def test_exact_integrals_give_the_same_number(levels: Callable[[str], Level], na
     assert np.abs(psi4.return_gradient - pyscf.return_gradient).max() <= GRADIENT
 
 
-@pytest.mark.parametrize("name", FLEXIBLE)
+@pytest.mark.parametrize("name", some_long(FLEXIBLE, {"chloromethanol", "methyl hydrogen disulfide"}))
 def test_density_fitting_gives_the_same_conformer_energies(levels: Callable[[str], Level], name: str) -> None:
     level = levels("wb97x_631gd")
     mol, conformers = embedded(FLEXIBLE[name], 2)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import warm
 from mlflow.tracking import MlflowClient
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,10 +25,7 @@ MARK = "SDDFKIT_TEST_OF_CRASHES"
 
 
 def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], cwd=root, env={**os.environ, MARK: str(root)}, capture_output=True, text=True,
-        timeout=600, check=False,
-    )  # fmt: skip
+    return warm.run(*command, cwd=root, env={**os.environ, MARK: str(root)})
 
 
 def rows(root: Path, statement: str) -> list[tuple]:
@@ -44,17 +42,24 @@ def processes_of(root: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[str]]]:
+SOME = ("DFT", "training", "labels of a round")
+
+
+@pytest.fixture(
+    scope="module", params=[SOME, pytest.param(tuple(MOMENTS), marks=pytest.mark.long)], ids=["some", "all"]
+)
+def killed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, list[str]]]:
     """One job, killed once at each moment and started again each time, until it is through."""
     root = tmp_path_factory.mktemp("killed")
     said = []
     try:
-        for moment in MOMENTS:
+        for moment in request.param:
             done = run(root, str(Path(__file__).with_name("kill_at.py")), moment, *JOB)
             assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stdout}{done.stderr}"
             said.append(done.stdout)
-        done = run(root, "-m", "sddfkit", *JOB)
+        done = run(root, "sddfkit", *JOB)
         assert done.returncode == 0, done.stdout + done.stderr
         yield root, [*said, done.stdout]
     finally:
@@ -65,7 +70,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, lis
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("undisturbed")
-    done = run(root, "-m", "sddfkit", *JOB)
+    done = run(root, "sddfkit", *JOB)
     assert done.returncode == 0, done.stdout + done.stderr
     return root
 
@@ -128,6 +133,7 @@ def test_no_process_remains(killed: tuple[Path, list[str]], undisturbed: Path) -
     assert [process.cmdline() for process in processes_of(undisturbed)] == []
 
 
+@pytest.mark.long
 def test_a_sweep_that_was_killed_goes_on(tmp_path: Path) -> None:
     """The launcher's processes end with the sweep; finished jobs are not done again; the parent run is one."""
     sweep = [
@@ -151,7 +157,7 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path) -> None:
         time.sleep(0.5)
     assert [process.cmdline() for process in processes_of(tmp_path)] == []
     before = {path: path.stat().st_mtime_ns for path in done}
-    second = run(tmp_path, "-m", "sddfkit", *sweep)
+    second = run(tmp_path, "sddfkit", *sweep)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "going on with the unfinished sweep" in second.stdout and "finished before" in second.stdout
     assert {path: path.stat().st_mtime_ns for path in done} == before
