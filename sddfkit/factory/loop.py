@@ -118,6 +118,8 @@ class Loop:
         give_back(self.store)  # of an earlier run on this store that ended in the middle
         self._model = CostModel.fit(self.store)
         engines, n_engines = self._executor()
+        if isinstance(engines, ReachesEngines):
+            engines.on_each(supervisor.prepare)
         before = self._open()
         self._take_over(engines, self._timeout_s + HAND_OVER_S)  # what is there is not computed again
         for _ in range(before - self._open()):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -274,6 +275,12 @@ def _unstarted(job: object, kind: ErrorType, message: str) -> Outcome:
     data = job.get("input") if isinstance(job, dict) else None
     result = failed(data if isinstance(data, dict) else None, kind, message)
     return Outcome(result, os.getpid(), 0.0, 0.0, 0.0, "", None)
+
+
+def prepare() -> None:
+    """Start this process's worker and wait for it, so that the first calculation need not; what fails is tried then."""
+    with _slot.lock, contextlib.suppress(OSError, ChildLostError):
+        _slot.healthy(None, math.inf).ready()
 
 
 def close() -> None:

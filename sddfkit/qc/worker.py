@@ -1,10 +1,10 @@
 """The process that computes: ``python -m sddfkit.qc.worker``, started and watched by `sddfkit.qc.supervisor`.
 
-Reads one job per line, ``{"key": str, "input": AtomicInput as dict, "rung": int, "memory_gib": float or None}`` (the
-last two may be missing), and acknowledges it with ``{"event": "started"}``. A job on a rung of its program's ladder is
-announced by ``{"event": "recipe", "recipe": name of the rung}``. The answer is ``{"event": "finished", "result":
-AtomicResult or FailedOperation as dict, "recipe": name of the rung or None, "wall_s": s, "cpu_s": s}``, with the CPU
-time of this process and of children that have ended. Ends with its input.
+Says ``{"event": "ready"}`` once it is. Reads a job per line, ``{"key": str, "input": AtomicInput as dict, "rung": int,
+"memory_gib": float or None}`` (the last two may be missing), and acknowledges it with ``{"event": "started"}``. A job
+on a rung of its program's ladder is announced by ``{"event": "recipe", "recipe": name of the rung}``. The answer is
+``{"event": "finished", "result": AtomicResult or FailedOperation as dict, "recipe": name of the rung or None, "wall_s":
+s, "cpu_s": s}``, with the CPU time of this process and of children that have ended. Ends with its input.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def main() -> None:
     die_with_parent()
     adopt_orphans()
     incoming, outgoing = take_streams()
-    qcengine.get_config()  # looks at the processor for a second, once; that second belongs to no calculation
+    qcengine.get_config()  # looks around once; that belongs to no calculation
+    send(outgoing, {"event": "ready"})
     for line in incoming:
         send(outgoing, {"event": "started"})
         _answer(outgoing, json.loads(line))

@@ -68,6 +68,18 @@ class WorkerProcess:
         paid = self.worked_s >= _WORK_PER_START * self.start_s or self.meter.rss_mib > memory_gib * 1024 / 2
         return self.jobs >= JOBS_AT_LEAST and paid
 
+    def ready(self) -> None:
+        """Wait until the child has loaded what it needs.
+
+        Raises
+        ------
+        ChildLostError
+            If it is gone or takes too long.
+        """
+        if self._begun is not None:
+            self._receive()
+            self.start_s, self._begun = time.monotonic() - self._begun, None
+
     def accept(self, job: str) -> None:
         """Hand over the text of a job, wait until the child has taken it, and begin to measure.
 
@@ -76,14 +88,16 @@ class WorkerProcess:
         ChildLostError
             If the child is gone or does not answer.
         """
+        self.ready()
         self._log.truncate(0)
         self.jobs += 1
         self.child.send(job)
-        if self.child.receive(START_LIMIT_S) is None:
-            raise ChildLostError(f"it did not start within {START_LIMIT_S:.0f} s")
-        if self._begun is not None:
-            self.start_s, self._begun = time.monotonic() - self._begun, None
+        self._receive()
         self.meter.begin()
+
+    def _receive(self) -> None:
+        if self.child.receive(START_LIMIT_S) is None:
+            raise ChildLostError(f"it did not answer within {START_LIMIT_S:.0f} s")
 
     def log_tail(self) -> str:
         """The last of what the child and its programs printed during this job."""
