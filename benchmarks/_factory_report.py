@@ -111,9 +111,10 @@ def plots(folder: Path, results: Row) -> None:
     matplotlib.use("Agg")
     if "moments" in results.get("kill", {}):
         _draw_kills(folder / "kills.png", results["kill"])
-    grown, others = results.get("scale", {}).get("queue"), results.get("peers", {})
-    if grown or others:
-        _draw_growth(folder / "growth.png", grown or [], {n: r for n, r in others.items() if "trivial" in r})
+    if grown := results.get("scale", {}).get("queue"):
+        _draw_growth(folder / "growth.png", grown)
+    if others := {name: row["trivial"] for name, row in results.get("peers", {}).items() if "trivial" in row}:
+        _draw_others(folder / "others.png", others)
 
 
 def _draw_kills(path: Path, kill: Row) -> None:
@@ -129,32 +130,38 @@ def _draw_kills(path: Path, kill: Row) -> None:
         label = f"SIGKILL: {kind} ({len(mine)})"
         axis.plot([m["at_s"] for m in mine], [m["on_disk"] for m in mine], "x", ms=8, mew=2, color=colour, label=label)
     axis.set(xlabel="s", ylabel="results on the disk", xlim=(0, None), ylim=(0, None))
-    axis.grid(alpha=0.25)
-    axis.legend(fontsize=9)
-    _save(figure, path)
+    _finish(figure, axis, path)
 
 
-def _draw_growth(path: Path, grown: Sequence[Row], others: dict[str, Row]) -> None:
+def _draw_growth(path: Path, grown: Sequence[Row]) -> None:
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
     for name, label in (
-        ("submit_ms", "submit, per calculation"),
-        ("next_job_ms", "result in, next job out"),
-        ("status_ms", "status"),
         ("first_job_ms", "from run() to the first job"),
+        ("status_ms", "status"),
+        ("next_job_ms", "result in, next job out"),
+        ("submit_ms", "submit, per calculation"),
     ):
-        left.loglog([row["queued"] for row in grown], [row[name] for row in grown], "o-", ms=4, label=label)
-    left.set(xlabel="calculations in the queue", ylabel="ms", title="the coordinator")
-    for name, found in others.items():
-        rows = found["trivial"]
+        axis.loglog([row["queued"] for row in grown], [row[name] for row in grown], "o-", ms=4, label=label)
+    axis.set(xlabel="calculations in the queue", ylabel="ms")
+    _finish(figure, axis, path)
+
+
+def _draw_others(path: Path, others: dict[str, list[Row]]) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
+    for name, rows in others.items():
         style = {"color": COLOURS[name], "label": NAMES[name]}
-        right.loglog([row["tasks"] for row in rows], [row["tasks_per_s"] for row in rows], "o-", ms=4, **style)
-    right.set(xlabel="trivial tasks", ylabel="tasks per second", title="from end to end, two engines")
-    for axis in (left, right):
-        axis.grid(alpha=0.25)
-        if axis.lines:
-            axis.legend(fontsize=8)
+        axis.loglog([row["tasks"] for row in rows], [row["tasks_per_s"] for row in rows], "o-", ms=4, **style)
+    axis.set(xlabel="trivial tasks", ylabel="tasks per second, two engines")
+    _finish(figure, axis, path)
+
+
+def _finish(figure: Any, axis: Any, path: Path) -> None:
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8)
     _save(figure, path)
 
 
