@@ -127,6 +127,9 @@ class EnergyModel(nn.Module, ABC):
             )
         if (data.charge.abs() > _MAX_CHARGE).any():
             raise GraphError(f"formal charges beyond ±{_MAX_CHARGE} are not supported: {data.charge.unique().tolist()}")
+        self._check_cutoff(data)
+
+    def _check_cutoff(self, data: Data | Batch) -> None:
         shortest = float(torch.as_tensor(data.cutoff).min())
         if shortest < self.cutoff - 1e-6:
             raise GraphError(
