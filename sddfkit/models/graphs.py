@@ -22,6 +22,10 @@ _MIN_DISTANCE = 0.1
 """Å. Closer atoms are a broken input; the direction between coinciding atoms is undefined."""
 
 
+_MOST_DENSE = 500
+"""Atoms. Up to here the dense search for neighbours is the faster one."""
+
+
 class GraphError(ValueError):
     """A record cannot become a graph, or a graph does not fit the model."""
 
@@ -43,15 +47,35 @@ def neighbours(pos: Tensor, cutoff: float, batch: Tensor | None = None) -> Tenso
 
     Notes
     -----
-    All n² distances are formed at once, which is the fastest way for molecules of up to a few thousand atoms.
+    Up to 500 atoms all n² distances are formed at once, which is the fastest; beyond, a k-d tree finds the pairs at a
+    cost that grows as n.
     """
     position = pos.detach()
+    if len(position) > _MOST_DENSE:
+        return _neighbours_by_tree(position, cutoff, batch)
     near = torch.cdist(position, position, compute_mode="donot_use_mm_for_euclid_dist") < cutoff
     if batch is not None:
         near &= batch[:, None] == batch[None, :]
     near.fill_diagonal_(False)
     target, source = near.nonzero(as_tuple=True)
     return torch.stack([source, target])
+
+
+def _neighbours_by_tree(pos: Tensor, cutoff: float, batch: Tensor | None) -> Tensor:
+    from scipy.spatial import cKDTree  # only large molecules need it
+
+    place = pos.cpu()
+    if batch is not None:
+        # A fourth coordinate keeps molecules apart: nothing of another one is near.
+        place = torch.cat([place, 2.0 * cutoff * batch.cpu()[:, None].to(place)], dim=1)
+    tree = cKDTree(place.numpy())
+    # Slightly further, and then the same comparison as in the dense search: equal to the last bit.
+    first, second = torch.from_numpy(tree.query_pairs(cutoff * (1.0 + 1e-5), output_type="ndarray")).to(pos.device).T
+    near = (pos[first] - pos[second]).norm(dim=1) < cutoff
+    first, second = first[near], second[near]
+    source, target = torch.cat([first, second]), torch.cat([second, first])
+    order = torch.argsort(target * len(pos) + source)
+    return torch.stack([source[order], target[order]])
 
 
 def graph(
@@ -64,7 +88,8 @@ def graph(
     record_like : Record
         Its labels are not read, except the forces.
     cutoff : Å
-        Edges join atoms closer than this. A model accepts graphs whose cutoff is at least its own.
+        Edges join atoms closer than this, and bonded atoms at any distance (networks with an envelope see nothing of
+        such an edge). A model accepts graphs whose cutoff is at least its own.
     energy : eV, optional
         Target with the reference energies already removed (in float64).
     dtype : torch.dtype
@@ -93,15 +118,16 @@ def graph(
         )
     if not torch.isfinite(pos).all():
         raise GraphError(f"record {name}: positions contain NaN or infinity")
-    edge_index = neighbours(pos, cutoff)
-    if len(neighbours(pos, _MIN_DISTANCE)[0]):
+    edge_index, edge_bond = _with_bonds(neighbours(pos, cutoff), record_like.bonds, n, name)
+    source, target = edge_index
+    if ((pos[source] - pos[target]).square().sum(1) < _MIN_DISTANCE**2).any():
         raise GraphError(f"record {name}: two atoms are closer than {_MIN_DISTANCE} Å; the geometry is broken")
     data = Data(
         z=z,
         pos=pos.to(dtype),
         charge=charge,
         edge_index=edge_index,
-        edge_bond=_bond_types(record_like.bonds, n, name)[edge_index[0], edge_index[1]],
+        edge_bond=edge_bond,
         cutoff=float(cutoff),
         record_id=name,
         molecule_id=record_like.molecule_id,
@@ -113,18 +139,19 @@ def graph(
     return data
 
 
-def _bond_types(bonds: ArrayLike, n: int, name: str) -> Tensor:
-    """(n, n) table of bond types, unspecified where no bond is listed."""
+def _with_bonds(edge_index: Tensor, bonds: ArrayLike, n: int, name: str) -> tuple[Tensor, Tensor]:
+    """The edges with those of all bonds, sorted by target, and their bond types, unspecified where none is listed."""
     listed = torch.as_tensor(bonds, dtype=torch.long).reshape(-1, 3)
     if len(listed) and (listed.min() < 0 or listed[:, :2].max() >= n or listed[:, 2].max() >= N_BOND_TYPES):
         raise GraphError(
             f"record {name}: a bond names an atom outside 0…{n - 1} or a type outside 0…{N_BOND_TYPES - 1}"
         )
-    table = torch.full((n, n), UNSPECIFIED_BOND)
-    first, second, kind = listed.T
-    table[first, second] = kind
-    table[second, first] = kind
-    return table
+    first, second, kind = listed[listed[:, 0] != listed[:, 1]].T
+    bonded = torch.cat([second * n + first, first * n + second])
+    edges = torch.unique(torch.cat([edge_index[1] * n + edge_index[0], bonded]))
+    edge_bond = torch.full_like(edges, UNSPECIFIED_BOND)
+    edge_bond[torch.searchsorted(edges, bonded)] = kind.repeat(2)
+    return torch.stack([edges % n, edges // n]), edge_bond
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,9 @@ class LiveMetrics(pl.Callback):
 
 
 def _weights(module: pl.LightningModule) -> list[Tensor]:
+    """The weights, and what else changes in training: the statistics of a batch norm."""
     assert isinstance(module, EnergyModule)
-    return list(module.net.parameters())
+    return [*module.net.parameters(), *(buffer for buffer in module.net.buffers() if buffer.is_floating_point())]
 
 
 def _copy(module: pl.LightningModule) -> list[Tensor]:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch_geometric.data import Batch
 
 from sddfkit.models import EnergyModel
@@ -17,7 +19,7 @@ class EnergyModule(pl.LightningModule):
 
     The loss is ``energy_weight · loss(ΔE / n_atoms^½) + force_weight · loss(ΔF)``, the energy error of each molecule
     divided by the square root of its number of atoms, the force errors component by component. Atoms whose force is
-    not known (NaN) count for the energy alone.
+    not known (NaN) count for the energy alone; with a force weight of 0, all do, and forces are not computed.
 
     Parameters
     ----------
@@ -25,7 +27,8 @@ class EnergyModule(pl.LightningModule):
     optimizer : callable
         Parameters → optimizer, such as ``functools.partial(torch.optim.Adam, lr=1e-3)``.
     scheduler : callable, optional
-        Optimizer → learning-rate scheduler, stepped once per training step.
+        Optimizer → learning-rate scheduler, stepped once per training step; one that waits for a plateau is stepped
+        once per epoch with the validation loss.
     energy_weight, force_weight : float
         Of errors in eV and eV/Å.
     loss : callable
@@ -59,10 +62,11 @@ class EnergyModule(pl.LightningModule):
         optimizer = self.make_optimizer(self.net.parameters())
         if self.make_scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
-        }
+        scheduler = self.make_scheduler(optimizer)
+        plan: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            plan = {"scheduler": scheduler, "interval": "epoch", "monitor": "validation/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
@@ -88,6 +92,8 @@ class EnergyModule(pl.LightningModule):
     def _step(self, batch: Batch, phase: str) -> Tensor:
         """Loss of one batch; its errors go to the phase's own clone of the metric."""
         known = batch.forces.isfinite().all(dim=1)  # a label may have no forces
+        if not self.force_weight:
+            known = torch.zeros_like(known)
         prediction = self.net(batch, forces=bool(known.any()))
         per_atom = (batch.ptr[1:] - batch.ptr[:-1]).to(prediction.energy.dtype).rsqrt()
         loss = self.energy_weight * self.loss(prediction.energy * per_atom, batch.y * per_atom)

@@ -38,6 +38,6 @@ class Neighbours:
         return alpha.flatten(0, 1).index_select(0, self.slot)
 
     def pairs(self) -> tuple[Tensor, int]:
-        """Place (e,) of each edge in a dense (molecules, target, source) array, and the size of the largest molecule."""
+        """Place (e,) of each edge in a dense (molecules, target, source) array, and the atoms of the largest molecule."""
         row, largest = self.layout.padded_atoms
         return row[self.layout.target] * largest + row[self.layout.source] % largest, largest

@@ -126,7 +126,7 @@ class SDDFModel(EnergyModel):
             )
             first, second = self.convolutions(node, width, 2 * half + 4 * ppf)
             hidden, pooled = self.widths(width)
-            post = nn.Sequential(nn.LayerNorm(hidden), nn.Dropout(DROPOUT), nn.ReLU())
+            post = nn.Sequential(nn.LayerNorm(hidden), nn.Dropout(DROPOUT), nn.ReLU(inplace=True))
             self.model_blocks = nn.ModuleList(
                 [nn.ModuleDict({"gnn_layer": first, "post_gnn": post}), nn.ModuleDict({"gnn_layer": second})]
             )
@@ -191,15 +191,18 @@ class SDDFModel(EnergyModel):
         pair, bonds, points = self.edge_embedding_list
         layers = points["post_processing"]
         source, target = kind[edge_index]
-        edge = torch.cat(
-            [
-                pair["embedding"](N_TYPES * source + target),
-                bonds["embedding"](bond),
-                layers["angle_embed_model"](like),
-                layers["dist_embed_model"](near),
-            ],
-            dim=1,
-        ) / distance[:, None]
+        edge = (
+            torch.cat(
+                [
+                    pair["embedding"](N_TYPES * source + target),
+                    bonds["embedding"](bond),
+                    layers["angle_embed_model"](like),
+                    layers["dist_embed_model"](near),
+                ],
+                dim=1,
+            )
+            / distance[:, None]
+        )
         for block in self.model_blocks:
             x = block["gnn_layer"](x, edge_index, edge)
             if "post_gnn" in block:
@@ -249,7 +252,9 @@ class SDDFModel(EnergyModel):
         _refuse(data, sizes > MOST_ATOMS, f"more than {MOST_ATOMS} atoms")
         source, target = data.edge_index
         near = (pos[source] - pos[target]).square().sum(1) < SHORTEST**2
-        _refuse(data, torch.bincount(molecule[source[near]], minlength=n_molecules) > 0, f"atoms closer than {SHORTEST} Å")
+        _refuse(
+            data, torch.bincount(molecule[source[near]], minlength=n_molecules) > 0, f"atoms closer than {SHORTEST} Å"
+        )
         up = torch.bincount(molecule[pos[:, 2].abs() > FLAT], minlength=n_molecules)
         _refuse(data, up == 0, f"no atom further than {FLAT} Å from the plane z = 0, so they count as drawings")
         if self.training and "y" in data:

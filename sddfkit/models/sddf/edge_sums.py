@@ -1,11 +1,12 @@
 """Sums over neighbours of a nonlinear function of the edges, in chunks that stay in the cache."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sddfkit.models.sddf.layout import Layout
+from sddfkit.models.sddf.layout import Block, Layout
 
 
 class Rule(Protocol):
@@ -26,13 +27,14 @@ class Rule(Protocol):
 
     @staticmethod
     def forward(edges: Tensor, parameter: Tensor | None, out: Tensor) -> None:
-        """Fill `out` (m, kept, w); `edges` (m, k, w_in) may be overwritten with what `backward` is to see."""
+        """Fill `out` (m, kept, w); `edges` (m, k, w_in) may be overwritten."""
 
     @staticmethod
     def backward(
         edges: Tensor, parameter: Tensor | None, out: Tensor, gradient: Tensor, weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Derivatives of the edges (m, k, w_in), and of the parameter where `weights` are wanted."""
+        """Derivatives of the edges (m, k, w_in), which may be overwritten, and of the parameter where `weights` are
+        wanted."""
 
 
 class _EdgeSum(torch.autograd.Function):
@@ -49,19 +51,11 @@ class _EdgeSum(torch.autograd.Function):
         targets: Tensor | None,
         parameter: Tensor | None,
     ) -> Tensor:
-        e, width = len(a), tables.shape[2]
-        edges = a.new_empty(e, width)
+        width = tables.shape[2]
         out = a.new_zeros(layout.n, rule.kept, width // rule.maps)
-        for block in layout.chunks(width):
-            chunk = edges[block.edges]
-            torch.mm(a[block.edges], tables[block.kind], out=chunk)
-            if sources is not None:
-                chunk += sources.index_select(0, layout.source[block.edges])
-            chunk = chunk.view(-1, block.degree, width)
-            if targets is not None:
-                chunk[..., : targets.shape[1]] += targets[block.atoms, None]
-            rule.forward(chunk, parameter, out[block.atoms])
-        ctx.rule, ctx.layout, ctx.edges, ctx.out = rule, layout, edges, out
+        for block, edges in _chunks(layout, a, tables, sources, targets):
+            rule.forward(edges, parameter, out[block.atoms])
+        ctx.rule, ctx.layout, ctx.out = rule, layout, out
         ctx.save_for_backward(a, tables, sources, targets, parameter)
         return out[:, : rule.results]
 
@@ -78,9 +72,8 @@ class _EdgeSum(torch.autograd.Function):
         d_sources = None if sources is None else torch.zeros_like(sources)
         d_targets = None if targets is None else torch.zeros_like(targets)
         d_parameter = None if parameter is None or not weights else torch.zeros_like(parameter)
-        for block in layout.chunks(width):
-            kept = ctx.edges[block.edges].view(-1, block.degree, width)
-            chunk, slope = rule.backward(kept, parameter, ctx.out[block.atoms], gradient[block.atoms], weights)
+        for block, edges in _chunks(layout, a, tables, sources, targets):
+            chunk, slope = rule.backward(edges, parameter, ctx.out[block.atoms], gradient[block.atoms], weights)
             if d_targets is not None:
                 torch.sum(chunk[..., : d_targets.shape[1]], 1, out=d_targets[block.atoms])
             if d_parameter is not None and slope is not None:
@@ -92,6 +85,27 @@ class _EdgeSum(torch.autograd.Function):
             if d_sources is not None:
                 d_sources.index_add_(0, layout.source[block.edges], chunk)
         return None, None, da, d_tables, d_sources, d_targets, d_parameter
+
+
+def _chunks(
+    layout: Layout, a: Tensor, tables: Tensor, sources: Tensor | None, targets: Tensor | None
+) -> Iterator[tuple[Block, Tensor]]:
+    """Values of the edges, chunk by chunk, (m, k, w), in one piece of memory: each is lost with the next.
+
+    The backward pass forms them again: that is faster than to fetch what does not fit into the cache.
+    """
+    width = tables.shape[2]
+    blocks = list(layout.chunks(width))
+    scratch = a.new_empty(max((block.edges.stop - block.edges.start for block in blocks), default=0), width)
+    for block in blocks:
+        chunk = scratch[: block.edges.stop - block.edges.start]
+        torch.mm(a[block.edges], tables[block.kind], out=chunk)
+        if sources is not None:
+            chunk += sources.index_select(0, layout.source[block.edges])
+        edges = chunk.view(-1, block.degree, width)
+        if targets is not None:
+            edges[..., : targets.shape[1]] += targets[block.atoms, None]
+        yield block, edges
 
 
 def edge_sum(
@@ -157,4 +171,3 @@ def _differentiable(
     out = edge_sum_by_autograd(rule, layout, *inputs)  # type: ignore[arg-type]
     found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True, allow_unused=True))
     return [next(found) if need and tensor is not None else None for tensor, need in zip(inputs, needed, strict=True)]
-

@@ -62,7 +62,7 @@ def _message_norm(conv: GENConv, message: Tensor, norm: Tensor) -> Tensor:
 
 
 def _hidden(conv: GENConv, x: Tensor) -> Tensor:
-    """Dropout(ReLU(BN(W x))), without dropout. With fixed statistics the norm is a factor and a shift: s W x + b, one map."""
+    """ReLU(BN(W x)), and no dropout: its rate is zero. With fixed statistics BN is a factor and a shift, so one map."""
     linear, norm = conv.mlp[0], conv.mlp[1]
     if norm.training:
         return nn.functional.relu(norm(linear(x)))
@@ -103,7 +103,7 @@ class SoftmaxSum:
         edges: Tensor, t: Tensor | None, out: Tensor, gradient: Tensor, weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         assert t is not None
-        u, o, log_total, slope = edges, out[:, 0], out[:, 1], float(t)
+        u, o, log_total, slope = edges.relu_(), out[:, 0], out[:, 1], float(t)
         p = torch.add(-log_total[:, None], u, alpha=slope * _LOG2_E).exp2_()
         dt = None
         if weights:

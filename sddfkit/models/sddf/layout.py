@@ -10,8 +10,8 @@ from torch import Tensor
 N_TYPES: Final = 9
 """H C N O S Cl Br F and any other."""
 
-_CACHED: Final = 2**17
-"""Numbers in a chunk (0.5 MB in single precision): it stays in the cache of a core while it is worked on."""
+_CACHED: Final = 2**18
+"""Numbers in a chunk (1 MB in single precision): it stays in the cache of a core while it is worked on."""
 
 
 class Block(NamedTuple):
@@ -137,6 +137,8 @@ class Layout:
     def dense(self, values: Tensor) -> Tensor:
         """(n, …) → (b, largest, …), filled up with zeros."""
         row, largest = self.padded_atoms
+        if self.n == self.n_molecules * largest:
+            return values.index_select(0, torch.argsort(row)).view(self.n_molecules, largest, *values.shape[1:])
         full = values.new_zeros(self.n_molecules * largest, *values.shape[1:]).index_copy(0, row, values)
         return full.view(self.n_molecules, largest, *values.shape[1:])
 

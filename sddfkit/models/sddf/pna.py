@@ -1,6 +1,8 @@
 """PNA as published: mean, minimum, maximum and deviation of the neighbours, scaled by their number."""
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -105,17 +107,78 @@ def _scalers(conv: PNAConv, degree: int, like: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(mean_log), amplification, attenuation])
 
 
+class _Scales(NamedTuple):
+    """The scalers of rows sorted by degree.
+
+    Attributes
+    ----------
+    sizes : list of int
+        Rows of each degree.
+    values : list of (3 floats)
+        Scalers of each degree.
+    weights : bool
+        See :class:`~sddfkit.models.sddf.layout.Layout`.
+    """
+
+    sizes: list[int]
+    values: list[list[float]]
+    weights: bool
+
+    def of_rows(self, like: Tensor) -> Tensor:
+        """(n, 3)."""
+        each = torch.tensor(self.values, dtype=like.dtype, device=like.device)
+        return each.repeat_interleave(torch.tensor(self.sizes, device=like.device), dim=0)
+
+
+class _ScaledLinear(torch.autograd.Function):
+    """Σ_s W_s (s_i h_i) = (Σ_s s_i W_s) h_i for rows sorted by degree: one product per degree, with one weight.
+
+    Its derivative is by hand, so that the weight of a degree need not be kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scales: _Scales, h: Tensor, *weights: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.scales = scales
+        ctx.save_for_backward(h, *weights)
+        out = h.new_empty(len(h), len(weights[0]))
+        for rows, weight in _by_degree(scales, weights):
+            torch.mm(h[rows], weight.T, out=out[rows])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        h, *weights = ctx.saved_tensors
+        scales: _Scales = ctx.scales
+        each = scales.of_rows(h)
+        if torch.is_grad_enabled():
+            dh = sum((gradient * each[:, s, None]) @ weight for s, weight in enumerate(weights))
+        else:
+            dh = torch.empty_like(h)
+            for rows, weight in _by_degree(scales, weights):
+                torch.mm(gradient[rows], weight, out=dh[rows])
+        if not (scales.weights and ctx.needs_input_grad[2]):
+            return None, dh, *[None] * len(weights)
+        return None, dh, *[(gradient * each[:, s, None]).T @ h for s in range(len(weights))]
+
+
+def _by_degree(scales: _Scales, weights: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of one degree and Σ_s s W_s, which is lost with the next."""
+    total, start = torch.empty_like(weights[0], memory_format=torch.contiguous_format), 0
+    for size, (one, a, b) in zip(scales.sizes, scales.values, strict=True):
+        assert one == 1.0
+        torch.add(weights[0], weights[1], alpha=a, out=total)
+        yield slice(start, start + size), total.add_(weights[2], alpha=b)
+        start += size
+
+
 def _scaled_linear(conv: PNAConv, layout: Layout, statistics: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
-    """Σ_s W_s (s_i h_i) = (Σ_s s_i W_s) h_i: one product for all atoms of a degree, with one weight."""
+    """The statistics (n, 4·w) with each scaler through its weight, added up: (n, out)."""
     order = torch.argsort(layout.degree, stable=True)
     degrees, sizes = torch.unique_consecutive(layout.degree[order], return_counts=True)
-    rows = statistics.index_select(0, order).split(sizes.tolist())
-    identity, amplified, attenuated = weights
-    parts = []
-    for degree, h in zip(degrees.tolist(), rows, strict=True):
-        _, a, b = _scalers(conv, degree, h).tolist()
-        parts.append(h @ torch.add(torch.add(identity, amplified, alpha=a), attenuated, alpha=b).T)
-    return torch.cat(parts).index_select(0, torch.argsort(order))
+    values = [_scalers(conv, degree, statistics).tolist() for degree in degrees.tolist()]
+    scales = _Scales(sizes.tolist(), values, layout.weights)
+    out = _ScaledLinear.apply(scales, statistics.index_select(0, order), *weights)
+    return out.index_select(0, torch.argsort(order))
 
 
 class Statistics:

@@ -73,7 +73,8 @@ class GatedSum:
     def backward(
         edges: Tensor, parameter: None, out: Tensor, gradient: Tensor, weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        gate, v = edges.chunk(2, dim=-1)
+        g, v = edges.chunk(2, dim=-1)
+        gate = g.sigmoid_()
         d = torch.empty_like(edges)
         dg, dv = d.chunk(2, dim=-1)
         torch.mul(gate, gradient, out=dv)

@@ -42,11 +42,16 @@ class Transformer(SDDFModel):
         score = torch.einsum("thcw,thw->tch", keys, query) / math.sqrt(conv.out_channels)
         near = Neighbours(layout)
         alpha = near.softmax(near.spread(layout.by_kind(a, score)))
-        out = _mapped(layout, alpha.transpose(1, 2) @ near.spread(a), values).flatten(1)
+        mixed = alpha.transpose(1, 2) @ near.spread(a)
         w_out, w_skip = _gate_map(conv)
         skip = conv.lin_skip(self.atoms)
-        beta = torch.sigmoid(out @ w_out + (skip @ w_skip)[layout.kind])[:, None]
-        return torch.lerp(out, skip[layout.kind], beta)
+        of_mixed = torch.einsum("thcw,hw->thc", values, w_out.view(_HEADS, -1)).flatten(1)[:, :, None]
+        logit = layout.atoms_by_kind(mixed.flatten(1), of_mixed) + (skip @ w_skip)[layout.kind, None]
+        beta = torch.sigmoid(logit)[:, None]
+        # (1 − β) V·m + β r is one map of ((1 − β) m, β), with the skip r as one more row of the table.
+        values = torch.cat([values, skip.view(N_TYPES, _HEADS, 1, -1)], dim=2)
+        mixed = torch.cat([mixed * (1.0 - beta), beta.expand(-1, _HEADS, -1)], dim=2)
+        return _mapped(layout, mixed, values).flatten(1)
 
     def second(self, x: Tensor, a: Tensor, layout: Layout) -> Tensor:
         """See :meth:`SDDFModel.second`.
@@ -63,7 +68,9 @@ class Transformer(SDDFModel):
         beta = torch.sigmoid(self._gate(conv, x, alpha, mixed, edge, near))[:, None]
         taken = near.gather(alpha * (1.0 - beta)[:, :, None])
         c = taken.new_zeros(layout.n, _HEADS).index_add(0, layout.source, taken)
-        sums = layout.weighted_pools(torch.nn.functional.pad(x, (0, 1), value=1.0), torch.cat([beta, c], dim=1))
+        weights = torch.cat([beta, c], dim=1)
+        # The sums of the weights stand at the end: the biases belong to them.
+        sums = torch.cat([layout.weighted_pools(x, weights), layout.pool(weights)[:, :, None]], dim=2)
         skip = sums[:, 0] @ _with_bias(conv.lin_skip).T
         value = _with_bias(conv.lin_value).unflatten(0, (_HEADS, -1))
         by_head = sums[:, 1:].transpose(0, 1) @ value.transpose(1, 2)
@@ -112,9 +119,7 @@ def _with_rows(edge: Tensor, rows: Tensor) -> Tensor:
 
 def _mapped(layout: Layout, values: Tensor, tables: Tensor) -> Tensor:
     """Each head through its own table of the type of the atom: (n, h, c) and (9, h, c, w) → (n, h, w)."""
-    parts = [
-        (values[atoms].transpose(0, 1) @ tables[kind]).transpose(0, 1) for kind, atoms, _ in layout.kinds
-    ]
+    parts = [(values[atoms].transpose(0, 1) @ tables[kind]).transpose(0, 1) for kind, atoms, _ in layout.kinds]
     return torch.cat(parts)
 
 
