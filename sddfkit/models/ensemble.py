@@ -248,5 +248,5 @@ def _load_net(weights: Path, entry: Mapping[str, Any], card: Path) -> EnergyMode
         state = load_file(weights)
     except SafetensorError as error:
         raise EnsembleError(f"{weights} is damaged ({error}); copy the folder again, or train again") from error
-    net.to(next(iter(state.values())).dtype).load_state_dict(state)
+    net.to(next(value.dtype for value in state.values() if value.is_floating_point())).load_state_dict(state)
     return net.eval()

@@ -25,7 +25,7 @@ class Neighbours:
 
     def spread(self, values: Tensor) -> Tensor:
         """Values of edges (e, c) as (n, k, c)."""
-        return values.index_select(0, self.edge).view(self.layout.n, self.most, -1)
+        return values.index_select(0, self.edge).view(self.layout.n, self.most, values.shape[1])
 
     def softmax(self, scores: Tensor) -> Tensor:
         """α (n, k, h) from scores (n, k, h): over the neighbours of each atom, zero beyond them."""
@@ -38,6 +38,6 @@ class Neighbours:
         return alpha.flatten(0, 1).index_select(0, self.slot)
 
     def pairs(self) -> tuple[Tensor, int]:
-        """Place (e,) of each edge in a dense (molecules, target, source) array, and the atoms of the largest molecule."""
+        """Place (e,) of each edge in a dense (molecules, target, source) array, and the size of one side of it."""
         row, largest = self.layout.padded_atoms
         return row[self.layout.target] * largest + row[self.layout.source] % largest, largest

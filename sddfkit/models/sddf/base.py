@@ -89,6 +89,10 @@ class SDDFModel(EnergyModel):
     """
 
     type_index: Tensor
+    # Modules whose nesting gives the published names.
+    node_embedding_list: Any
+    edge_embedding_list: Any
+    model_blocks: Any
 
     def __init__(
         self,

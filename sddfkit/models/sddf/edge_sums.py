@@ -41,7 +41,7 @@ class _EdgeSum(torch.autograd.Function):
     """:func:`edge_sum` with a derivative by hand, which itself is differentiated by autograd."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         rule: Rule,
         layout: Layout,
@@ -60,7 +60,7 @@ class _EdgeSum(torch.autograd.Function):
         return out[:, : rule.results]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         rule, layout = ctx.rule, ctx.layout
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():

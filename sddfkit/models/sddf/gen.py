@@ -83,6 +83,7 @@ class SoftmaxSum:
 
     @staticmethod
     def reduce(edges: Tensor, t: Tensor | None) -> Tensor:
+        assert t is not None
         u = edges.relu()
         return (torch.softmax(t * u, dim=1) * u).sum(1, keepdim=True)
 

@@ -137,7 +137,7 @@ class _ScaledLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, scales: _Scales, h: Tensor, *weights: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, scales: _Scales, h: Tensor, *weights: Tensor) -> Tensor:
         ctx.scales = scales
         ctx.save_for_backward(h, *weights)
         out = h.new_empty(len(h), len(weights[0]))
@@ -146,7 +146,7 @@ class _ScaledLinear(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         h, *weights = ctx.saved_tensors
         scales: _Scales = ctx.scales
         each = scales.of_rows(h)
@@ -189,14 +189,14 @@ class Statistics:
     maps = 1
 
     @staticmethod
-    def reduce(edges: Tensor, parameter: None) -> Tensor:
+    def reduce(edges: Tensor, parameter: Tensor | None) -> Tensor:
         mean = edges.mean(1)
         std = ((edges * edges).mean(1) - mean * mean).clamp(min=_SMALLEST).sqrt()
         std = std.masked_fill(std <= math.sqrt(_SMALLEST), 0.0)
         return torch.stack([mean, edges.amin(1), edges.amax(1), std], dim=1)
 
     @staticmethod
-    def forward(edges: Tensor, parameter: None, out: Tensor) -> None:
+    def forward(edges: Tensor, parameter: Tensor | None, out: Tensor) -> None:
         mean, low, high, std = out.unbind(1)
         torch.mean(edges, 1, out=mean)
         torch.amin(edges, 1, out=low)
@@ -208,7 +208,7 @@ class Statistics:
 
     @staticmethod
     def backward(
-        edges: Tensor, parameter: None, out: Tensor, gradient: Tensor, weights: bool
+        edges: Tensor, parameter: Tensor | None, out: Tensor, gradient: Tensor, weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         mean, low, high, std = out.unbind(1)
         d_mean, d_low, d_high, d_std = gradient.unbind(1)

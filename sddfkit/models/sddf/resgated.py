@@ -60,18 +60,18 @@ class GatedSum:
     maps = 2
 
     @staticmethod
-    def reduce(edges: Tensor, parameter: None) -> Tensor:
+    def reduce(edges: Tensor, parameter: Tensor | None) -> Tensor:
         g, v = edges.chunk(2, dim=-1)
         return (g.sigmoid() * v).sum(1, keepdim=True)
 
     @staticmethod
-    def forward(edges: Tensor, parameter: None, out: Tensor) -> None:
+    def forward(edges: Tensor, parameter: Tensor | None, out: Tensor) -> None:
         g, v = edges.chunk(2, dim=-1)
         torch.sum(g.sigmoid_() * v, 1, out=out[:, 0])
 
     @staticmethod
     def backward(
-        edges: Tensor, parameter: None, out: Tensor, gradient: Tensor, weights: bool
+        edges: Tensor, parameter: Tensor | None, out: Tensor, gradient: Tensor, weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         g, v = edges.chunk(2, dim=-1)
         gate = g.sigmoid_()
