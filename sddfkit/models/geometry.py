@@ -148,11 +148,15 @@ class EdgeFeatures(nn.Module):
         )
         normals = _normals(weight * self.normal(g), unit, target, len(pos))
         n_i, n_j = normals.index_select(0, target), normals.index_select(0, source)
-        cosines = torch.cat([(n_i * unit[:, None]).sum(-1), -(n_j * unit[:, None]).sum(-1), (n_i * n_j).sum(-1)], dim=1)
+        along = unit[:, :, None]
+        cosines = torch.cat([(n_i * along).sum(1), -(n_j * along).sum(1), (n_i * n_j).sum(1)], dim=1)
         return Edges(source, target, weight, self.mix(g) + self.angle(cosines), distance[:, None], unit)
 
 
 def _normals(weight: Tensor, unit: Tensor, target: Tensor, n: int) -> Tensor:
-    """(n, k, 3) softly normalised sums of the unit vectors to the neighbours, weighted by `weight` (e, k)."""
-    raw = sum_over(weight[:, :, None] * unit[:, None, :], target, n)
-    return raw / soft_norm(raw)
+    """(n, 3, k) softly normalised sums of the unit vectors to the neighbours, weighted by `weight` (e, k).
+
+    Sums over the three directions run along k, which is several times faster than over a last axis of three.
+    """
+    raw = sum_over(weight[:, None, :] * unit[:, :, None], target, n)
+    return raw / (raw.square().sum(1, keepdim=True) + 1.0).sqrt()
