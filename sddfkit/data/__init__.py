@@ -20,9 +20,14 @@ atoms; what a net learns is the energy above their sum.
 A **split** is a table molecule id → scaffold → fold ("train", "validation", "test", "excluded"), made once by
 `strict_scaffold_split`, frozen by `split_hash` and checked by `assert_no_leak`.
 
+**Conformer scores** compare predicted with true energies (n,) within each molecule: `within_molecule` gives mean
+absolute error, r² and R² of every molecule, `compare_medians` the difference of two methods with a paired bootstrap
+interval.
+
 The **quality gate** `flag` gives reasons to doubt a label. Nothing is ever dropped.
 """
 
+from sddfkit.data.conformer_scores import ConformerScores, compare_medians, within_molecule
 from sddfkit.data.quality import flag
 from sddfkit.data.records import (
     RECORDS,
@@ -41,6 +46,7 @@ from sddfkit.data.splits import SplitError, assert_no_leak, fold_of, split_hash,
 
 __all__ = [
     "RECORDS",
+    "ConformerScores",
     "Record",
     "RecordError",
     "ReferenceEnergies",
@@ -48,6 +54,7 @@ __all__ = [
     "SplitError",
     "assert_no_leak",
     "check_one_level",
+    "compare_medians",
     "conformer_records",
     "fit_reference_energies",
     "flag",
@@ -59,5 +66,6 @@ __all__ = [
     "strict_scaffold_split",
     "to_mol",
     "to_records",
+    "within_molecule",
     "write_snapshot",
 ]
