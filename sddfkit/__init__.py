@@ -5,7 +5,32 @@ The packages follow the pipeline: :mod:`~sddfkit.chem` (molecules, conformers), 
 :mod:`~sddfkit.training` (energy models), :mod:`~sddfkit.active` (what to label next), :mod:`~sddfkit.viz` (pictures),
 :mod:`~sddfkit.workflows` (the whole story). :mod:`flashrmsd_cy` stands beside them.
 
-Units everywhere: Å, eV, eV/Å, e·Å, fs, amu.
+:func:`load` opens a trained ensemble. Units everywhere: Å, eV, eV/Å, e·Å, fs, amu.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sddfkit.models import Ensemble
+
 __version__ = "0.1.0"
+
+
+def load(path: "str | Path") -> "Ensemble":
+    """Open a trained ensemble: what :meth:`~sddfkit.models.Ensemble.save` wrote, or the folder of a run or sweep.
+
+    Raises
+    ------
+    EnsembleError
+        If there is none, or a part of it is missing or damaged.
+    """
+    from pathlib import Path
+
+    from sddfkit.models import Ensemble
+    from sddfkit.models.ensemble import CARD
+
+    path = Path(path).expanduser()
+    places = (path, path / "ensemble", path / "best", path / "best" / "ensemble")
+    return Ensemble.load(next((place for place in places if (place / CARD).is_file()), path))

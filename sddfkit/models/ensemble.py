@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from qcelemental import periodictable
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import Tensor
 from torch_geometric.data import Batch
 
 from sddfkit import __version__
@@ -24,9 +25,11 @@ from sddfkit.models.graphs import GraphError, GraphStats, graph
 CARD = "card.json"
 MEMBER_CARD = "member.json"
 WEIGHTS = "weights.safetensors"
+ONE_FILE = ".safetensors"
 UNITS = {"positions": "Å", "energy": "eV", "forces": "eV/Å"}
 Parsed = TypeVar("Parsed")
 _OF_A_NET = ("net", "stats", "seed")
+_OF_AN_ENSEMBLE = ("members", "references")
 _OF_ONE_MACHINE = ("warnings", "mlflow_run_id")
 
 
@@ -137,35 +140,51 @@ class Ensemble:
                         "give the bonds, or train on records without them"
                     )
 
-    def save(self, folder: str | Path) -> Path:
-        """Write card.json and one <name>.safetensors per member into `folder`; returns the folder.
+    def save(self, path: str | Path) -> Path:
+        """Write one file, if `path` ends in ``.safetensors``, else a folder; returns the path.
 
-        The card comes last, so that a folder without one was not finished.
+        A folder gets card.json and one <name>.safetensors per member, the card last: without one it was not finished.
+        The file holds all members' weights, each named <member>.<parameter>, and the card in its header: it is all
+        that another machine needs.
         """
-        folder = Path(folder)
+        folder = Path(path)
+        card = json.dumps({**self.card, "references": self.references.to_dict()}, indent=1)
+        if folder.suffix == ONE_FILE:
+            weights = {f"{name}.{key}": w for name, net in self.members.items() for key, w in net.state_dict().items()}
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _replace(folder, save(weights, {CARD: card}))
+            return folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CARD).unlink(missing_ok=True)
         for name, net in self.members.items():
             _replace(folder / f"{name}.safetensors", save(net.state_dict()))
-        card = {**self.card, "references": self.references.to_dict()}
-        _replace(folder / CARD, json.dumps(card, indent=1).encode())
+        _replace(folder / CARD, card.encode())
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Ensemble":
+    def load(cls, path: str | Path) -> "Ensemble":
         """The inverse of :meth:`save`.
 
         Raises
         ------
         EnsembleError
-            When the folder holds no ensemble, a part of it is missing, or a network's code cannot be imported.
+            When there is no ensemble, a part of it is missing or damaged, or a network's code cannot be imported.
         """
-        folder = Path(folder)
-        path = folder / CARD
-        card = _read_card(path, "an ensemble as written by Ensemble.save", ("members", "references"))
-        references = _part(path, ReferenceEnergies.from_dict, card["references"])
-        entries = _part(path, _entries, card["members"])
-        members = {name: _load_net(folder / f"{name}.safetensors", entry, path) for name, entry in entries.items()}
+        path = Path(path)
+        if path.is_file():
+            where, weights, text = path, *_read_file(path)
+            card = _part(where, lambda text: _with(json.loads(text), _OF_AN_ENSEMBLE), text)
+        else:
+            where, weights = path / CARD, {}
+            card = _read_card(where, "an ensemble as written by Ensemble.save", _OF_AN_ENSEMBLE)
+        references = _part(where, ReferenceEnergies.from_dict, card["references"])
+        entries = _part(where, _entries, card["members"])
+        members = {
+            name: _net(weights.get(name, {}), entry, where, f"the member {name} of {path}")
+            if where == path
+            else _load_net(path / f"{name}.safetensors", entry, where)
+            for name, entry in entries.items()
+        }
         return cls(members, references, card)
 
     @classmethod
@@ -236,17 +255,39 @@ def _part(path: Path, parse: Callable[[Any], Parsed], document: Any) -> Parsed:
         raise EnsembleError(f"{path} is damaged ({wrong}); copy the folder again, or train again") from error
 
 
+def _read_file(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
+    """Weights by member and parameter, and the text of the card."""
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(CARD)
+            weights: dict[str, dict[str, Tensor]] = {}
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                member, _, parameter = key.partition(".")
+                weights.setdefault(member, {})[parameter] = file.get_tensor(key)
+    except SafetensorError as error:
+        raise EnsembleError(f"{path} is damaged ({error}); copy the file again, or train again") from error
+    if text is None:
+        raise EnsembleError(f"{path} holds weights but no card: it is not an ensemble as written by Ensemble.save")
+    return weights, text
+
+
 def _load_net(weights: Path, entry: Mapping[str, Any], card: Path) -> EnergyModel:
     if not weights.is_file():
         raise EnsembleError(f"the weights {weights} are missing")
-    stats = _part(card, GraphStats.from_dict, entry["stats"])
-    try:
-        net = build_net(entry["net"], stats, entry["seed"])
-    except ValueError as error:
-        raise EnsembleError(f"the member {weights.stem} of {weights.parent} cannot be rebuilt: {error}") from error
     try:
         state = load_file(weights)
     except SafetensorError as error:
         raise EnsembleError(f"{weights} is damaged ({error}); copy the folder again, or train again") from error
+    return _net(state, entry, card, f"the member {weights.stem} of {weights.parent}")
+
+
+def _net(state: Mapping[str, Tensor], entry: Mapping[str, Any], card: Path, what: str) -> EnergyModel:
+    stats = _part(card, GraphStats.from_dict, entry["stats"])
+    try:
+        net = build_net(entry["net"], stats, entry["seed"])
+    except ValueError as error:
+        raise EnsembleError(f"{what} cannot be rebuilt: {error}") from error
+    if not state:
+        raise EnsembleError(f"the weights of {what} are missing")
     net.to(next(value.dtype for value in state.values() if value.is_floating_point())).load_state_dict(state)
     return net.eval()

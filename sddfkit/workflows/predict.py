@@ -20,7 +20,7 @@ from sddfkit.chem.sources import LINE_PROPERTY, Rejected, read_molecules
 from sddfkit.data.arrays import list_column
 from sddfkit.data.quality import flag
 from sddfkit.data.records import Record, RecordError, conformer_records, from_records, to_records
-from sddfkit.models.ensemble import CARD, Ensemble, EnsemblePrediction
+from sddfkit.models.ensemble import CARD, ONE_FILE, Ensemble, EnsemblePrediction
 from sddfkit.models.graphs import GraphError
 from sddfkit.units import EV_TO_KCAL_MOL
 from sddfkit.workflows.console import progress, say, show_table
@@ -112,13 +112,13 @@ class Predictions:
 
 
 def find_ensemble(run: str, root: Path) -> Path:
-    """Return the folder of the ensemble that a run left.
+    """Return the folder (or the one file) of the ensemble that a run left.
 
     Parameters
     ----------
     run
         "latest" (the newest ensemble, of whatever verb), a run's name below ``<root>/runs``, the folder of a run, of a
-        sweep (its ``best``) or of an ensemble.
+        sweep (its ``best``) or of an ensemble, or the one file of an ensemble.
     root
         ``paths.root``.
 
@@ -136,6 +136,8 @@ def find_ensemble(run: str, root: Path) -> Path:
                 f"there is no run with an ensemble below {runs}: make one with `sddfkit active` or `sddfkit train`, or "
                 "name the folder of one, run=<folder>"
             )
+    if Path(run).suffix == ONE_FILE and Path(run).expanduser().is_file():
+        return Path(run).expanduser().resolve()
     for folder in (runs / run, Path(run).expanduser()):
         if folder.is_dir():
             found = _ensemble_in(folder)
@@ -295,9 +297,10 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 def write_parquet(path: Path, found: Predictions, ensemble: Path, level: str) -> None:
     """Write :meth:`Predictions.table`; the file's metadata name the ensemble."""
+    card = ensemble if ensemble.is_file() else ensemble / CARD
     origin = {
         "ensemble": str(ensemble),
-        "ensemble_card_sha256": hashlib.sha256((ensemble / CARD).read_bytes()).hexdigest(),
+        "ensemble_card_sha256": hashlib.sha256(card.read_bytes()).hexdigest(),
         "level": level,
         "sddfkit": __version__,
     }

@@ -14,6 +14,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 from safetensors.torch import save_file
 
+import sddfkit
 from sddfkit import __version__
 from sddfkit.data import Record, ReferenceEnergies, conformer_records, from_records, to_records
 from sddfkit.models import Ensemble, EnsembleError, GraphError, graph, graph_stats
@@ -86,6 +87,28 @@ def test_save_and_load_round_trip(tmp_path: Path) -> None:
     loaded = Ensemble.load(saved.save(tmp_path / "deep" / "folder"))
     assert list(loaded.members) == ["m0", "m1", "m2"]
     assert np.array_equal(loaded.predict(RECORDS).member_energies, saved.predict(RECORDS).member_energies)
+
+
+def test_one_file_is_an_ensemble(tmp_path: Path) -> None:
+    saved = ensemble()
+    path = saved.save(tmp_path / "deep" / "mine.safetensors")
+    assert [item.name for item in path.parent.iterdir()] == ["mine.safetensors"]
+    loaded = sddfkit.load(path)
+    assert np.array_equal(loaded.predict(RECORDS).member_energies, saved.predict(RECORDS).member_energies)
+    assert loaded.card["members"] == saved.card["members"]
+    run = tmp_path / "run"
+    saved.save(run / "ensemble")
+    for folder in (run, run / "ensemble"):
+        assert list(sddfkit.load(folder).members) == ["m0", "m1", "m2"]
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(EnsembleError, match=r"mine\.safetensors is damaged"):
+        sddfkit.load(path)
+    save_file({"m0.x": torch.zeros(1)}, path)
+    with pytest.raises(EnsembleError, match="holds weights but no card"):
+        sddfkit.load(path)
+    half = Ensemble({"m0": saved.members["m0"]}, REFERENCES, saved.card).save(path)
+    with pytest.raises(EnsembleError, match=r"the weights of the member m1 .* are missing"):
+        sddfkit.load(half)
 
 
 def member(folder: Path, name: str, target: str, references: ReferenceEnergies) -> Path:
