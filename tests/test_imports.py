@@ -18,6 +18,7 @@ MUST_NOT_LOAD = {
     "sddfkit.rmsd_set": {"torch", "ipyparallel", "sqlalchemy", "hydra", "biotite", "pynauty", "spyrmsd"},
     "sddfkit.data": {"torch", "ipyparallel", "sqlalchemy", "pytorch_lightning", "mlflow", "hydra"},
     "sddfkit.models": {"ipyparallel", "sqlalchemy", "pytorch_lightning", "mlflow", "hydra"},
+    "sddfkit.dynamics": {"ipyparallel", "sqlalchemy", "pytorch_lightning", "mlflow", "hydra"},
     "sddfkit.training": {"ipyparallel", "hydra", "lightning"},
     "sddfkit.active": {"torch", "rdkit", "ipyparallel", "sddfkit.chem", "sddfkit.data", "sddfkit.models"},
     "sddfkit.viz": {"torch", "sqlalchemy", "ipyparallel", "hydra", "mlflow"},

@@ -203,6 +203,7 @@ PROMISES = {
         "sddfkit.models.*",
         "sddfkit.training.*",
         "sddfkit.active.*",
+        "sddfkit.dynamics.*",
         "sddfkit.workflows.train",
         "sddfkit.workflows.evaluate",
         "sddfkit.workflows.predict",

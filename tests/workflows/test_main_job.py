@@ -209,14 +209,17 @@ def test_the_lines_of_the_readme_run(job):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     blocks = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
     # the third one belongs to flashrmsd_cy and its tests
-    code, many = (block for block in blocks if "sddfkit" in block)
+    code, moves, many = (block for block in blocks if "sddfkit" in block)
+    code += f"print('then')\n{moves}\nprint(atoms.calc.results['forces_std_max'] > 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=job["root"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.strip().splitlines()
+    said, moved = done.stdout.split("then\n")
+    lines = said.strip().splitlines()
     assert len(lines) >= 2 and all(
         "±" in line and line.endswith("kcal/mol above the lowest conformer") for line in lines
     )
-    assert "  0.00 ± 0.00" in done.stdout
+    assert "  0.00 ± 0.00" in said
+    assert moved.count("LBFGS:") > 1 and moved.endswith("True\n")
 
     done = subprocess.run([sys.executable, "-c", many], cwd=job["root"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
