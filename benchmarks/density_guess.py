@@ -28,7 +28,6 @@ MOLECULES = {
     "glycine": "NCC(=O)O",
     "butane": "CCCC",
     "ethylene glycol": "OCCO",
-    "N-methylacetamide": "CC(=O)NC",
 }
 SAME = 1e-7  # hartree
 

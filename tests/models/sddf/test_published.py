@@ -111,6 +111,7 @@ def test_energies_and_all_gradients_are_those_of_torch_geometric(kind: type[SDDF
     assert_same(small(kind), sizes, training)
 
 
+@pytest.mark.long
 @network
 @given(data=st.data())
 @settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])
