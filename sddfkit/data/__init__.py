@@ -21,13 +21,19 @@ A **split** is a table molecule id → scaffold → fold ("train", "validation",
 `strict_scaffold_split`, frozen by `split_hash` and checked by `assert_no_leak`.
 
 **Conformer scores** compare predicted with true energies (n,) within each molecule: `within_molecule` gives mean
-absolute error, r² and R² of every molecule, `compare_medians` the difference of two methods with a paired bootstrap
-interval.
+absolute error, r² and R² of every molecule, `median_intervals` their medians and `compare_medians` the difference of
+two methods, with bootstrap intervals over molecules.
 
 The **quality gate** `flag` gives reasons to doubt a label. Nothing is ever dropped.
 """
 
-from sddfkit.data.conformer_scores import ConformerScores, compare_medians, within_molecule
+from sddfkit.data.conformer_scores import (
+    ConformerScores,
+    NothingToRankError,
+    compare_medians,
+    median_intervals,
+    within_molecule,
+)
 from sddfkit.data.quality import flag
 from sddfkit.data.records import (
     RECORDS,
@@ -47,6 +53,7 @@ from sddfkit.data.splits import SplitError, assert_no_leak, fold_of, split_hash,
 __all__ = [
     "RECORDS",
     "ConformerScores",
+    "NothingToRankError",
     "Record",
     "RecordError",
     "ReferenceEnergies",
@@ -60,6 +67,7 @@ __all__ = [
     "flag",
     "fold_of",
     "from_records",
+    "median_intervals",
     "read_snapshot",
     "record_id",
     "split_hash",

@@ -4,7 +4,7 @@ What ranks conformers is the energy above the mean of their own molecule: shifts
 are full of, drop out. Energies go in as eV and come out as kcal/mol.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,6 +14,10 @@ from sddfkit.units import EV_TO_KCAL_MOL
 
 MEASURES: Final = ("mae", "r2", "R2")
 """Fields of `ConformerScores` that hold a number for each molecule."""
+
+
+class NothingToRankError(ValueError):
+    """No molecule has enough conformers with different target energies."""
 
 
 class ConformerScores(NamedTuple):
@@ -33,8 +37,8 @@ class ConformerScores(NamedTuple):
         return {name: float(np.median(getattr(self, name))) for name in MEASURES}
 
 
-class Difference(NamedTuple):
-    """A difference of two medians with the limits of its bootstrap interval, in the unit of the measure."""
+class Interval(NamedTuple):
+    """A median, or a difference of two, with the limits of its bootstrap interval, in the unit of the measure."""
 
     value: float
     low: float
@@ -65,7 +69,9 @@ def within_molecule(
     Raises
     ------
     ValueError
-        Arrays of different lengths, infinite energies, no predictions, no molecule that counts, `minimum` below 2.
+        Arrays of different lengths, infinite energies, no predictions, `minimum` below 2.
+    NothingToRankError
+        No molecule counts.
 
     Examples
     --------
@@ -99,6 +105,21 @@ def within_molecule(
     return scores
 
 
+def median_intervals(
+    scores: ConformerScores, rng: np.random.Generator, *, resamples: int = 10_000, confidence: float = 0.95
+) -> dict[str, Interval]:
+    """Median of each of `MEASURES`, with a bootstrap over molecules.
+
+    Each resample draws m molecules with replacement; the interval holds the middle `confidence` of their medians.
+
+    Raises
+    ------
+    ValueError
+        No resamples, or a confidence that is not between 0 and 1.
+    """
+    return _intervals([scores], [1.0], rng, resamples, confidence)
+
+
 def compare_medians(
     first: ConformerScores,
     second: ConformerScores,
@@ -106,11 +127,10 @@ def compare_medians(
     *,
     resamples: int = 10_000,
     confidence: float = 0.95,
-) -> dict[str, Difference]:
+) -> dict[str, Interval]:
     """Median of `first` minus median of `second` in each of `MEASURES`, with a paired bootstrap over molecules.
 
-    Each resample draws m molecules with replacement, the same ones for both; the interval holds the middle `confidence`
-    of the differences of their medians.
+    As `median_intervals`, of the difference: each resample holds the same molecules for both.
 
     Raises
     ------
@@ -119,19 +139,29 @@ def compare_medians(
     """
     if not np.array_equal(first.molecules, second.molecules):
         raise ValueError("the two scores are of different molecules; take both from one call of within_molecule")
+    return _intervals([first, second], [1.0, -1.0], rng, resamples, confidence)
+
+
+def _intervals(
+    scores: Sequence[ConformerScores],
+    weights: Sequence[float],
+    rng: np.random.Generator,
+    resamples: int,
+    confidence: float,
+) -> dict[str, Interval]:
+    """Weighted sum of the medians of each of `MEASURES`, all from the same draws of molecules."""
     if resamples < 1 or not 0 < confidence < 1:
         raise ValueError(f"{resamples=}, {confidence=}; expected 1 or more, and a number between 0 and 1")
-    pairs = np.array([[getattr(scores, name) for name in MEASURES] for scores in (first, second)])  # (2, 3, m)
-    m = pairs.shape[2]
+    values = np.array([[getattr(of, name) for name in MEASURES] for of in scores])  # (1 or 2, 3, m)
+    m = values.shape[2]
     drawn = np.empty((resamples, len(MEASURES)))
     for row in drawn:  # one at a time: the memory does not grow with the number of resamples
-        medians = np.median(pairs[:, :, rng.integers(m, size=m)], axis=2)
-        row[:] = medians[0] - medians[1]
-    value = np.median(pairs, axis=2)
+        row[:] = np.asarray(weights) @ np.median(values[:, :, rng.integers(m, size=m)], axis=2)
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    differences = zip(value[0] - value[1], low, high, strict=True)
-    return {name: Difference(*map(float, of)) for name, of in zip(MEASURES, differences, strict=True)}
+    whole = np.asarray(weights) @ np.median(values, axis=2)
+    found = zip(MEASURES, whole, low, high, strict=True)
+    return {name: Interval(*map(float, of)) for name, *of in found}
 
 
 def _columns(
@@ -158,7 +188,7 @@ def _complete(labels: NDArray, table: NDArray[np.float64], minimum: int) -> tupl
     names, group, counts = np.unique(labels, return_inverse=True, return_counts=True)
     kept = ((counts >= minimum) & (_ranges(table[0], group, len(names)) > 0))[group]
     if not kept.any():
-        raise ValueError(
+        raise NothingToRankError(
             f"of {len(names)} molecules with complete conformers none has {minimum} of them with different energies"
         )
     return labels[kept], table[:, kept]

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from rdkit import Chem
 from sddfkit import __version__
 from sddfkit.chem.molecules import without_hydrogens
 from sddfkit.chem.scaffolds import scaffold
+from sddfkit.data.conformer_scores import NothingToRankError, median_intervals, within_molecule
 from sddfkit.data.records import to_records
 from sddfkit.data.references import ReferenceEnergies
 from sddfkit.data.snapshots import read_manifest, read_snapshot
@@ -234,6 +235,7 @@ def _numbers(
         },
         "energy": derived["energy"],
         "relative_energy": derived["relative_energy"],
+        "within_molecule": _within_molecule(found, members, seed),
         "calibration": {
             "energy": {**derived["spread"], **_coverage(fold.energy_pred - fold.energy, fold.spread)},
             "forces": _coverage(force_error, force_std),
@@ -306,6 +308,28 @@ def _coverage(error: ArrayLike, spread: ArrayLike) -> dict[str, float]:
         "within_1_sigma": float((size <= sigma).mean()),
         "within_2_sigma": float((size <= 2 * sigma).mean()),
         "rms_error_over_rms_spread": float(np.sqrt((size**2).mean())) / rms if rms > 0 else float("nan"),
+    }
+
+
+def _within_molecule(found: Predictions, members: Sequence[str], seed: int) -> dict[str, Any] | None:
+    """Medians over molecules of the scores of `within_molecule`, of the ensemble with their intervals.
+
+    None where no molecule has the conformers that it takes.
+    """
+    columns = {"ensemble": found.values.energy, **dict(zip(members, found.values.member_energies, strict=True))}
+    target = [float("nan") if record.energy is None else record.energy for record in found.records]
+    try:
+        scores = within_molecule([record.molecule_id for record in found.records], target, columns)
+    except NothingToRankError:
+        return None
+    ensemble = scores.pop("ensemble")
+    return {
+        "molecules": len(ensemble.molecules),
+        "ensemble": {
+            name: {"median": value, "interval_95": [low, high]}
+            for name, (value, low, high) in median_intervals(ensemble, np.random.default_rng(seed)).items()
+        },
+        "members": {name: of.medians() for name, of in scores.items()},
     }
 
 
@@ -396,6 +420,14 @@ def _show(document: Mapping[str, Any], model: Ensemble) -> None:
         say(
             f"relative energies of conformers: MAE {number(relative['mae'])} kcal/mol on {relative['n']} conformers of "
             f"{relative['molecules']} molecules ({number(relative['mae_if_all_equal'])} if all were guessed equal)"
+        )
+    if within := document["within_molecule"]:
+        mae, r2, of_mean = (within["ensemble"][name] for name in ("mae", "r2", "R2"))
+        low, high = map(number, mae["interval_95"])
+        say(
+            f"within a molecule, medians over {count(within['molecules'], 'molecule')} with 4 conformers or more: "
+            f"MAE {number(mae['median'])} kcal/mol (95 % interval {low} to {high}), r² {number(r2['median'])}, "
+            f"R² {number(of_mean['median'])}"
         )
     say(
         f"spread against error: RMS error {number(spread['rms_error_over_rms_spread'])} times the RMS spread, "

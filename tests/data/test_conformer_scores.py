@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sddfkit.data.conformer_scores import MEASURES, ConformerScores, compare_medians, within_molecule
+from sddfkit.data.conformer_scores import MEASURES, ConformerScores, compare_medians, median_intervals, within_molecule
 from sddfkit.units import EV_TO_KCAL_MOL, HARTREE_TO_EV
 
 CONFORMERS = Path(__file__).parents[3] / "shared" / "data" / "conformer_benchmark" / "conformers.npz"
@@ -123,6 +123,15 @@ def test_the_bootstrap_interval_covers_as_often_as_it_says(rng):
         _, low, high = compare_medians(first, second, rng, resamples=150, confidence=0.9)["mae"]
         held += low <= 0.5 <= high
     assert 80 <= held <= 98
+
+
+def test_the_interval_of_a_median_holds_it_and_shrinks_with_the_molecules(rng):
+    few, many = (median_intervals(scores_of(rng.normal(size=m)), rng, resamples=200)["mae"] for m in (20, 2000))
+    for value, low, high in (few, many):
+        assert low < value < high
+    assert few.high - few.low > 4 * (many.high - many.low)
+    values = rng.normal(size=21)
+    assert median_intervals(scores_of(values), rng, resamples=9)["R2"].value == np.median(values)
 
 
 def test_the_bootstrap_refuses_scores_of_different_molecules(made, rng):

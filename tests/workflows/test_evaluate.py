@@ -170,6 +170,25 @@ def test_another_level_of_theory_is_refused_by_name(finished_run, tmp_path):
         judged(finished_run / "ensemble", tmp_path, snapshot=bare)
 
 
+def test_conformers_are_ranked_within_their_molecule(finished_run, evaluation, tmp_path):
+    """Labels are what is predicted, half as far from the mean: errors as large as the labels' spread, so R² is 0."""
+    assert evaluation[1]["within_molecule"] is None, "two conformers a molecule are too few"
+    ensemble = finished_run / "ensemble"
+    new = next(r for r in to_records(read_snapshot(own_snapshot(ensemble))) if r.smiles in read_split(ensemble)["test"])
+    moved = [new._replace(positions=new.positions * scale, record_id=f"{scale}") for scale in (0.97, 0.99, 1.0, 1.02)]
+    predicted = Ensemble.load(ensemble).predict(moved)
+    half = predicted.energy.mean() + 0.5 * (predicted.energy - predicted.energy.mean())
+    data = snapshot_of([r._replace(energy=e) for r, e in zip(moved, half, strict=True)], tmp_path / "data")
+    within = judged(ensemble, tmp_path, snapshot=data)["within_molecule"]
+    assert within["molecules"] == 1 and within["members"].keys() == {"gen", "resgated"}
+    scores = within["ensemble"]
+    assert scores["r2"]["median"] == pytest.approx(1.0)
+    assert scores["R2"]["median"] == pytest.approx(0.0, abs=1e-6)
+    off = np.abs(half - half.mean()).mean() * 23.0605478
+    assert scores["mae"]["median"] == pytest.approx(off, rel=1e-6)
+    assert scores["mae"]["interval_95"] == pytest.approx([off, off], rel=1e-6), "one molecule can only be drawn again"
+
+
 def test_without_the_split_nothing_passes_for_new(finished_run, tmp_path):
     snapshot = own_snapshot(finished_run / "ensemble")
     alone = Ensemble.load(finished_run / "ensemble").save(tmp_path / "alone")
