@@ -210,7 +210,7 @@ def test_another_process_gives_the_same_and_leaves_no_file(path, program, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [answer["event"] for answer in answers] == ["started", "finished"]
+    assert [answer["event"] for answer in answers] == ["ready", "started", "finished"]
     there = extract(answers[-1]["result"], ["energy"])["energy"]
     here = extract(computed(path, program, positions, "energy"), ["energy"])["energy"]
     assert there == pytest.approx(here, abs=1e-6)
