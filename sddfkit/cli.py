@@ -300,6 +300,14 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+class _Stopped(KeyboardInterrupt):
+    """A signal has come.
+
+    Python remembers a plain KeyboardInterrupt that comes upon an `exec`, of which imports do many, and ends by SIGINT
+    whatever exit code is asked for.
+    """
+
+
 def _stop_in_order() -> None:
     """Let the first signal stop the job in order and a third one at once; one between must not cut the clean-up."""
     received = 0
@@ -308,7 +316,7 @@ def _stop_in_order() -> None:
         nonlocal received
         received += 1
         if received == 1:
-            raise KeyboardInterrupt
+            raise _Stopped
         if received == 2:
             print("\nstopping: engines end, the store is closed (once more to stop at once)", file=sys.stderr)
         else:

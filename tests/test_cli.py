@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,10 @@ def test_label_sweep_predict_and_evaluate_on_a_file_of_ones_own(tmp_path):
     assert float(best["test_energy_mae_kcal_mol"]) == pytest.approx(
         json.loads(numbers.read_text())["metrics"]["ensemble"]["energy_mae_kcal_mol"]
     )
+
+
+def test_a_signal_amid_an_import_gives_the_exit_code_as_well(tmp_path):
+    (tmp_path / "hydra.py").write_text("import os, signal\nexec('os.kill(os.getpid(), signal.SIGTERM)')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "sddfkit", "label"], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 130
