@@ -29,8 +29,7 @@ def load(path: "str | Path") -> "Ensemble":
     from pathlib import Path
 
     from sddfkit.models import Ensemble
-    from sddfkit.models.ensemble import CARD
+    from sddfkit.models.ensemble import ensemble_in
 
     path = Path(path).expanduser()
-    places = (path, path / "ensemble", path / "best", path / "best" / "ensemble")
-    return Ensemble.load(next((place for place in places if (place / CARD).is_file()), path))
+    return Ensemble.load(ensemble_in(path) or path)

@@ -221,6 +221,12 @@ class Ensemble:
         return cls(members, references, {**about, **card, "members": told})
 
 
+def ensemble_in(folder: Path) -> Path | None:
+    """Return where the ensemble is in its own folder or in that of a run or sweep; None if there is none."""
+    places = (folder, folder / "ensemble", folder / "best", folder / "best" / "ensemble")
+    return next((place for place in places if (place / CARD).is_file()), None)
+
+
 def _replace(path: Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_bytes(content)

@@ -20,7 +20,7 @@ from sddfkit.chem.sources import LINE_PROPERTY, Rejected, read_molecules
 from sddfkit.data.arrays import list_column
 from sddfkit.data.quality import flag
 from sddfkit.data.records import Record, RecordError, conformer_records, from_records, to_records
-from sddfkit.models.ensemble import CARD, ONE_FILE, Ensemble, EnsemblePrediction
+from sddfkit.models.ensemble import CARD, ONE_FILE, Ensemble, EnsemblePrediction, ensemble_in
 from sddfkit.models.graphs import GraphError
 from sddfkit.units import EV_TO_KCAL_MOL
 from sddfkit.workflows.console import progress, say, show_table
@@ -140,7 +140,7 @@ def find_ensemble(run: str, root: Path) -> Path:
         return Path(run).expanduser().resolve()
     for folder in (runs / run, Path(run).expanduser()):
         if folder.is_dir():
-            found = _ensemble_in(folder)
+            found = ensemble_in(folder)
             if found is None:
                 raise NoSuchRunError(f"{folder} holds no ensemble{_what_it_is(folder)}")
             return found.resolve()
@@ -152,14 +152,9 @@ def find_ensemble(run: str, root: Path) -> Path:
     raise NoSuchRunError(f"run={run} is neither a folder nor a run below {runs}; {there}{more}{hint}")
 
 
-def _ensemble_in(folder: Path) -> Path | None:
-    places = (folder, folder / "ensemble", folder / "best", folder / "best" / "ensemble")
-    return next((place for place in places if (place / CARD).is_file()), None)
-
-
 def _runs(runs: Path) -> list[str]:
     """Names of the runs with an ensemble, newest first."""
-    found = {path.name: place for path in runs.glob("*") if not path.is_symlink() and (place := _ensemble_in(path))}
+    found = {path.name: place for path in runs.glob("*") if not path.is_symlink() and (place := ensemble_in(path))}
     return sorted(found, key=lambda name: ((found[name] / CARD).stat().st_mtime, name), reverse=True)
 
 

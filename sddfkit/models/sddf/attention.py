@@ -41,3 +41,8 @@ class Neighbours:
         """Place (e,) of each edge in a dense (molecules, target, source) array, and the size of one side of it."""
         row, largest = self.layout.padded_atoms
         return row[self.layout.target] * largest + row[self.layout.source] % largest, largest
+
+
+def of_heads(tables: Tensor, heads: int) -> Tensor:
+    """(9, c, h·w) → (9, h, c, w)."""
+    return tables.unflatten(2, (heads, -1)).transpose(1, 2)

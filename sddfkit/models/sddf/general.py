@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GeneralConv
 
-from sddfkit.models.sddf.attention import Neighbours
+from sddfkit.models.sddf.attention import Neighbours, of_heads
 from sddfkit.models.sddf.base import SDDFModel
 from sddfkit.models.sddf.layout import N_TYPES, Layout
 
@@ -33,7 +33,7 @@ class General(SDDFModel):
         conv = self.model_blocks[0]["gnn_layer"]
         rows = conv.lin_msg(self.atoms) + conv.lin_edge.bias
         tables = torch.cat([self.edge_tables(conv.lin_edge.weight), rows.expand(N_TYPES, -1, -1)], dim=1)
-        tables = _of_heads(tables)
+        tables = of_heads(tables, _HEADS)
         near = Neighbours(layout)
         alpha = near.softmax(near.spread(nn.functional.leaky_relu(_scores(conv, layout, a, tables), _SLOPE)))
         mixed = alpha.transpose(1, 2) @ near.spread(a)
@@ -42,7 +42,7 @@ class General(SDDFModel):
     def second(self, x: Tensor, a: Tensor, layout: Layout) -> Tensor:
         """See :meth:`SDDFModel.second`. Σ_j α_ij W_m x_j is a dense product per molecule."""
         conv = self.model_blocks[1]["gnn_layer"]
-        tables = _of_heads(self.edge_tables(conv.lin_edge.weight))
+        tables = of_heads(self.edge_tables(conv.lin_edge.weight), _HEADS)
         message = (x @ conv.lin_msg.weight.T).view(layout.n, _HEADS, -1)
         bias = (conv.lin_msg.bias + conv.lin_edge.bias).view(_HEADS, -1)
         score = ((message + bias) * conv.att_msg).sum(-1).index_select(0, layout.source)
@@ -56,11 +56,6 @@ class General(SDDFModel):
         out = sums.flatten(0, 1).index_select(0, layout.padded_atoms[0]) / _HEADS
         out = out + _mean(layout, alpha.transpose(1, 2) @ near.spread(a), tables) + bias.mean(0) * layout.has_neighbours
         return layout.pool(nn.functional.normalize(out + conv.lin_self(x)))
-
-
-def _of_heads(tables: Tensor) -> Tensor:
-    """(9, c, h·w) → (9, h, c, w)."""
-    return tables.unflatten(2, (_HEADS, -1)).transpose(1, 2)
 
 
 def _scores(conv: GeneralConv, layout: Layout, a: Tensor, tables: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from sddfkit.models.geometry import sum_over
+
 N_TYPES: Final = 9
 """H C N O S Cl Br F and any other."""
 
@@ -116,7 +118,7 @@ class Layout:
 
     def pool(self, values: Tensor) -> Tensor:
         """Sum over the atoms of each molecule: (n, …) → (b, …)."""
-        return values.new_zeros(self.n_molecules, *values.shape[1:]).index_add(0, self.molecule, values)
+        return sum_over(values, self.molecule, self.n_molecules)
 
     @property
     def has_neighbours(self) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import TransformerConv
 
-from sddfkit.models.sddf.attention import Neighbours
+from sddfkit.models.sddf.attention import Neighbours, of_heads
 from sddfkit.models.sddf.base import SDDFModel
 from sddfkit.models.sddf.layout import N_TYPES, Layout
 
@@ -36,7 +36,7 @@ class Transformer(SDDFModel):
         and V·a with nine rows for the source: scores are (Kᵀ q)·a, one small table per type of the target.
         """
         conv = self.model_blocks[0]["gnn_layer"]
-        edge = _of_heads(self.edge_tables(conv.lin_edge.weight))
+        edge = of_heads(self.edge_tables(conv.lin_edge.weight), _HEADS)
         query = conv.lin_query(self.atoms).view(N_TYPES, _HEADS, -1)
         keys, values = (_with_rows(edge, linear(self.atoms)) for linear in (conv.lin_key, conv.lin_value))
         score = torch.einsum("thcw,thw->tch", keys, query) / math.sqrt(conv.out_channels)
@@ -61,7 +61,7 @@ class Transformer(SDDFModel):
         number each, w·(W x_j) = (Wᵀ w)·x_j.
         """
         conv = self.model_blocks[1]["gnn_layer"]
-        edge = _of_heads(self.edge_tables(conv.lin_edge.weight))
+        edge = of_heads(self.edge_tables(conv.lin_edge.weight), _HEADS)
         near = Neighbours(layout)
         alpha = near.softmax(self._scores(conv, x, a, edge, near))
         mixed = alpha.transpose(1, 2) @ near.spread(a)
@@ -104,11 +104,6 @@ class Transformer(SDDFModel):
         of_edges = torch.einsum("thcw,hw->thc", edge, by_head).flatten(1)[:, :, None]
         out = (alpha * near.spread(of_sources)).sum((1, 2)) + layout.atoms_by_kind(mixed.flatten(1), of_edges)[:, 0]
         return out + x @ (conv.lin_skip.weight.T @ w_skip) + conv.lin_skip.bias @ w_skip
-
-
-def _of_heads(tables: Tensor) -> Tensor:
-    """(9, c, h·w) → (9, h, c, w)."""
-    return tables.unflatten(2, (_HEADS, -1)).transpose(1, 2)
 
 
 def _with_rows(edge: Tensor, rows: Tensor) -> Tensor:
