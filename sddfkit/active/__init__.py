@@ -25,8 +25,19 @@ Nothing here reads a label of the pool, starts a calculation, or knows the rest 
 """
 
 from sddfkit.active.disagreement import Disagreement
+from sddfkit.active.force_agreement import agreement, confidence_score, magnitude_spread
 from sddfkit.active.loss_predictor import LossPredictor
 from sddfkit.active.pool import Pool, PoolError, Strategy
 from sddfkit.active.random import Random
 
-__all__ = ["Disagreement", "LossPredictor", "Pool", "PoolError", "Random", "Strategy"]
+__all__ = [
+    "Disagreement",
+    "LossPredictor",
+    "Pool",
+    "PoolError",
+    "Random",
+    "Strategy",
+    "agreement",
+    "confidence_score",
+    "magnitude_spread",
+]
