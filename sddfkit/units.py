@@ -23,3 +23,8 @@ HARTREE_PER_BOHR_TO_EV_PER_ANGSTROM: Final[float] = HARTREE_TO_EV / BOHR_TO_ANGS
 HARTREE_TO_WAVENUMBER: Final[float] = float(_codata.hartree2wavenumbers)
 """Energy to ν̃ = E / hc in cm⁻¹."""
 AMU_TO_ELECTRON_MASS: Final[float] = 1.0 / float(_codata.get("electron mass in u"))
+BOLTZMANN: Final[float] = float(_codata.get("Boltzmann constant in eV/K"))
+"""eV/K."""
+_amu = float(_codata.get("atomic mass constant"))
+ACCELERATION: Final[float] = float(_codata.get("elementary charge")) / _amu * 1e-10
+"""What a force of 1 eV/Å does to 1 amu, Å/fs²; so also 1 eV in amu·Å²/fs²."""

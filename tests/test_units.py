@@ -22,3 +22,8 @@ def test_factors_are_those_of_the_library_of_units_and_of_ase():
     }
     for ours, others in factors.items():
         assert others == (pytest.approx(ours, rel=1e-8), pytest.approx(ours, rel=1e-8))
+
+
+def test_what_dynamics_needs_is_as_in_ase():
+    assert pytest.approx(ase.units.kB, rel=1e-8) == units.BOLTZMANN
+    assert pytest.approx(ase.units.fs**2, rel=1e-8) == units.ACCELERATION
