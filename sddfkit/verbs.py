@@ -23,7 +23,8 @@ from sddfkit.config import SettingsError, absolute_paths, plain, text
 
 def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     """Run active learning as configured; return a line that names the report."""
-    from sddfkit.workflows.active import ARRAYS, LoopSettings, active_learning
+    from sddfkit.workflows.active import LoopSettings, active_learning
+    from sddfkit.workflows.arrays import ARRAYS
 
     with _job("active", cfg, folder, command) as (path, settings):
         with _settings():

@@ -17,7 +17,7 @@ class Disagreement:
 
     where :math:`\bar E_m` is member m's mean over the conformers of the same molecule (``relative_to="molecule"``) or
     over the whole pool (``"pool"``). Subtracting it makes the score blind to any energy offset, of one member too;
-    the published score, std/mean, is not: its mean crosses zero and changes sign.
+    the published score (:class:`~sddfkit.active.relative_std.RelativeStd`) is not.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Disagreement:
     relative_to: Literal["molecule", "pool"] = "molecule"
 
     needs: ClassVar[frozenset[str]] = frozenset({"member_energies", "n_atoms"})
-    learns: ClassVar[bool] = False
+    learns: ClassVar[frozenset[str]] = frozenset()
     ranks: ClassVar[Literal["molecules", "conformers"]] = "conformers"
     reason: ClassVar[str] = "the members disagree about its energy (spread in eV per √atom)"
 
@@ -47,8 +47,7 @@ class Disagreement:
         energies = np.asarray(pool.feature("member_energies"), dtype=np.float64)
         if energies.shape[0] < 2:
             raise PoolError(f"disagreement needs at least two members, the pool has {energies.shape[0]}")
-        groups = pool.molecule_ids if self.relative_to == "molecule" else [""] * len(pool)
-        _, group = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+        group = pool.molecules() if self.relative_to == "molecule" else np.zeros(len(pool), np.intp)
         sizes = np.bincount(group)
         means = np.stack([np.bincount(group, weights=row) / sizes for row in energies])
         atoms = np.asarray(pool.feature("n_atoms"), dtype=np.float64)

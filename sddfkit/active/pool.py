@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self
+from typing import Final, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ class PoolError(ValueError):
 
 @dataclass(frozen=True)
 class Pool:
-    """Conformers with named feature arrays; the last or only axis of length n runs over them.
+    """Conformers with named feature arrays.
 
     Parameters
     ----------
@@ -22,7 +22,8 @@ class Pool:
         Unique.
     molecule_ids : sequence of str, length n
     features : mapping of name to array
-        Arrays of shape (n,), (n, d), or (m, n) for ``member_energies`` and ``errors``.
+        Arrays of shape (n,) or (n, d); (m, n) for ``member_energies``, ``shifted_energies`` and ``errors``; (m, a, 3)
+        for ``member_forces``, where a is the sum of ``n_atoms`` and the atoms of a conformer follow each other.
 
     Raises
     ------
@@ -42,11 +43,16 @@ class Pool:
             raise PoolError(f"the pool has {n} record ids but {len(self.molecule_ids)} molecule ids")
         for name, values in self.features.items():
             axis = _axis(name)
-            if values.shape[axis] != n:
-                raise PoolError(f"{name} has shape {values.shape}, expected {n} along axis {axis}")
+            rows = n if name not in PER_ATOM else int(np.sum(self.feature("n_atoms")))
+            if values.ndim <= axis or values.shape[axis] != rows:
+                raise PoolError(f"{name} has shape {values.shape}, expected {rows} along axis {axis}")
+            if values.dtype.kind in "biu":  # always finite, and a look would double the memory of a million rows
+                continue
             bad = ~np.isfinite(values)
             if bad.any():
                 where = int(np.argwhere(bad)[0][axis])
+                if name in PER_ATOM:
+                    where = int(np.searchsorted(np.cumsum(self.feature("n_atoms")), where, side="right"))
                 raise PoolError(f"{name} is not finite for the record {self.record_ids[where]}")
 
     def __len__(self) -> int:
@@ -58,23 +64,36 @@ class Pool:
             raise PoolError(f"the pool has no array {name!r}; it has {sorted(self.features) or 'none'}")
         return self.features[name]
 
+    def molecules(self) -> NDArray[np.intp]:
+        """Return the number of each conformer's molecule, shape (n,), counted in the order in which they appear."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(name, len(numbers)) for name in self.molecule_ids], dtype=np.intp)
+
     def sorted(self) -> "Pool":
         """Return the same pool in the order of its record ids, so that nothing depends on how it was assembled."""
-        order = np.argsort(np.asarray(self.record_ids, dtype=np.str_), kind="stable")
-        return Pool(
-            [self.record_ids[i] for i in order],
-            [self.molecule_ids[i] for i in order],
-            {name: np.take(values, order, axis=_axis(name)) for name, values in self.features.items()},
-        )
+        order = np.array(sorted(range(len(self)), key=self.record_ids.__getitem__), dtype=np.intp)
+        if (order[1:] > order[:-1]).all():
+            return self
+        moved = {}
+        for name, values in self.features.items():
+            rows = order if name not in PER_ATOM else _atoms_of(order, np.asarray(self.feature("n_atoms")))
+            moved[name] = np.take(values, rows, axis=_axis(name))
+        return Pool([self.record_ids[i] for i in order], [self.molecule_ids[i] for i in order], moved)
+
+
+PER_MEMBER: Final = frozenset({"member_energies", "shifted_energies", "errors", "member_forces"})
+"""Arrays whose first axis runs over the members of the ensemble, the second over the pool."""
+PER_ATOM: Final = frozenset({"member_forces"})
+"""Of those, the ones with a row for each atom of each conformer."""
 
 
 class Strategy(Protocol):
-    """What the loop calls. See the package's docstring for the arrays."""
+    """What the loop calls. ``needs`` and ``learns`` name arrays: see the package's docstring."""
 
     @property
     def needs(self) -> frozenset[str]: ...
     @property
-    def learns(self) -> bool: ...
+    def learns(self) -> frozenset[str]: ...
     @property
     def ranks(self) -> Literal["molecules", "conformers"]: ...
     @property
@@ -95,5 +114,41 @@ def check_k(k: int) -> None:
         raise PoolError(f"{k=} records were asked for; ask for none or more")
 
 
+def in_turns(
+    order: NDArray[np.intp], molecules: NDArray[np.intp], k: int, *, per_molecule: int = 1
+) -> NDArray[np.intp]:
+    """Return `k` of the rows in `order`: a few of each molecule before the next molecule has its turn, then again.
+
+    Parameters
+    ----------
+    order : (n,)
+        Rows of the pool, best first.
+    molecules : (n,)
+        The molecule of each row of the pool (:meth:`Pool.molecules`).
+    k
+    per_molecule
+        Rows of a molecule in one turn.
+
+    >>> in_turns(np.array([0, 1, 2, 3]), np.array([7, 7, 7, 8]), 3, per_molecule=2)
+    array([0, 1, 3])
+    """
+    of_molecule = molecules[order]
+    grouped = np.argsort(of_molecule, kind="stable")
+    starts = np.flatnonzero(np.diff(of_molecule[grouped], prepend=-1))
+    sizes = np.diff(np.append(starts, len(order)))
+    first, turn = np.empty(len(order), np.intp), np.empty(len(order), np.intp)
+    first[grouped] = np.repeat(grouped[starts], sizes)
+    turn[grouped] = (np.arange(len(order)) - np.repeat(starts, sizes)) // per_molecule
+    return order[np.lexsort((np.arange(len(order)), first, turn))[:k]]
+
+
 def _axis(name: str) -> int:
-    return 1 if name in {"member_energies", "errors"} else 0
+    return 1 if name in PER_MEMBER else 0
+
+
+def _atoms_of(rows: NDArray[np.intp], n_atoms: NDArray[np.generic]) -> NDArray[np.intp]:
+    """Return the places of the atoms of the given rows, one row after another."""
+    sizes = n_atoms.astype(np.intp)
+    ends = np.cumsum(sizes)
+    chosen = sizes[rows]
+    return np.arange(chosen.sum()) + np.repeat((ends - sizes)[rows] - (np.cumsum(chosen) - chosen), chosen)

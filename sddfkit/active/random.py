@@ -13,7 +13,7 @@ class Random:
     """Draw conformers uniformly, without replacement."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    learns: ClassVar[bool] = False
+    learns: ClassVar[frozenset[str]] = frozenset()
     ranks: ClassVar[Literal["molecules", "conformers"]] = "conformers"
     reason: ClassVar[str] = "drawn at random"
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from sddfkit import __version__
 from sddfkit.active import Pool, Strategy
-from sddfkit.chem.fingerprints import maccs
 from sddfkit.data.records import Record
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
 from sddfkit.factory import Cluster, Store
@@ -19,6 +18,7 @@ from sddfkit.qc.levels import Level
 from sddfkit.qc.properties import with_properties
 from sddfkit.training.parent_run import ParentRun
 from sddfkit.viz.report import write_report
+from sddfkit.workflows.arrays import Minutes, expected_minutes, pool_arrays
 from sddfkit.workflows.console import Stopwatch, say
 from sddfkit.workflows.errors import evaluate, show_metrics
 from sddfkit.workflows.label import (
@@ -90,22 +90,15 @@ def draw_seed_set(pool: Sequence[Record], n: int, rng: np.random.Generator) -> l
     return drawn
 
 
-ARRAYS = frozenset({"member_energies", "n_atoms", "maccs"})
-"""What a strategy may need of the pool."""
+def make_pool(
+    records: Sequence[Record], ensemble: Ensemble, needs: frozenset[str], minutes: Minutes | None = None
+) -> Pool:
+    """Return the unlabelled records with the arrays that a strategy needs, of :data:`ARRAYS`.
 
-
-def make_pool(records: Sequence[Record], ensemble: Ensemble, needs: frozenset[str]) -> Pool:
-    """Return the unlabelled records with the arrays that a strategy needs, of :data:`ARRAYS`."""
-    makers: dict[str, Callable[[], np.ndarray[Any, Any]]] = {
-        "member_energies": lambda: ensemble.predict(records, forces=False).member_energies,
-        "n_atoms": lambda: np.array([len(record.atomic_numbers) for record in records]),
-        "maccs": lambda: maccs([record.smiles for record in records]),
-    }
-    return Pool(
-        [record.record_id for record in records],
-        [record.molecule_id for record in records],
-        {name: makers[name]() for name in sorted(needs)},
-    )
+    `minutes` says what their calculations are expected to take.
+    """
+    arrays = pool_arrays(records, ensemble, needs, minutes)
+    return Pool([record.record_id for record in records], [record.molecule_id for record in records], arrays)
 
 
 def active_learning(
@@ -289,8 +282,8 @@ class _Run:
         strategy = self.strategy
         with self.watch.stage("choosing"):
             if strategy.learns:
-                strategy = strategy.fit(self.labelled_pool(number, train))
-            pool = make_pool(left, self.ensemble, strategy.needs)
+                strategy = strategy.fit(self.labelled_pool(number, train, strategy.learns))
+            pool = make_pool(left, self.ensemble, strategy.needs, self.minutes)
             ids = strategy(pool, self.loop.round_size, generator(self.seed, "round", str(number)))
             scores = strategy.scores(pool) if len(pool) else None
             by_id = dict(zip(pool.record_ids, scores, strict=True)) if scores is not None else {}
@@ -305,15 +298,18 @@ class _Run:
             store.add_round(self.labeller.batch, number, rows)
         return rows
 
-    def labelled_pool(self, number: int, train: Sequence[Record]) -> Pool:
-        """Return what is labelled, with out-of-fold errors, for a strategy that learns."""
-        errors = out_of_fold_errors(
-            self.trainers, self.recipe, train, self.labels(self.validation), self.labeller.labels.atoms,
-            folds=self.loop.error_folds, seed=self.seed, rng=generator(self.seed, "error folds", str(number)),
-            description=f"round {number}: errors on unseen molecules",
-        )  # fmt: skip
-        return Pool(
-            [record.record_id for record in train],
-            [record.molecule_id for record in train],
-            {"maccs": maccs([record.smiles for record in train]), "errors": errors},
-        )
+    def minutes(self, records: Sequence[Record]) -> np.ndarray[Any, Any]:
+        """Return how long the calculations of records are expected to take, by what the store has seen."""
+        with self.labeller.open_store() as store:
+            return expected_minutes(records, store, self.labeller.asked_level, self.labeller.chosen.program)
+
+    def labelled_pool(self, number: int, train: Sequence[Record], learns: frozenset[str]) -> Pool:
+        """Return what is labelled, with the arrays that a strategy learns from, out-of-fold errors among them."""
+        arrays = pool_arrays(train, self.ensemble, learns - {"errors"})
+        if "errors" in learns:
+            arrays["errors"] = out_of_fold_errors(
+                self.trainers, self.recipe, train, self.labels(self.validation), self.labeller.labels.atoms,
+                folds=self.loop.error_folds, seed=self.seed, rng=generator(self.seed, "error folds", str(number)),
+                description=f"round {number}: errors on unseen molecules",
+            )  # fmt: skip
+        return Pool([record.record_id for record in train], [record.molecule_id for record in train], arrays)

@@ -95,7 +95,7 @@ class Spy:
     """Chooses at random and remembers every pool that it was shown."""
 
     needs = Random.needs
-    learns = True
+    learns = frozenset({"maccs", "errors"})
     ranks = "conformers"
     reason = "spying"
 
