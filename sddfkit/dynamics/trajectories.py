@@ -17,13 +17,23 @@ from numpy.typing import NDArray
 
 from sddfkit import __version__
 from sddfkit.data import Record, record_id, to_records
-from sddfkit.data.records import from_records
+from sddfkit.data.records import from_document, from_records
 from sddfkit.data.schema import GRID
 from sddfkit.dynamics.calculator import atoms_of
 from sddfkit.dynamics.stops import Stop
 
 _PER_ATOM = ("positions", "velocities", "forces")
 _PER_FRAME = ("times", "energies", "scores", "spreads")
+_UNITS = {
+    "times": "fs",
+    "positions": "Å",
+    "velocities": "Å/fs",
+    "forces": "eV/Å",
+    "energies": "eV",
+    "scores": "",
+    "spreads": "eV/Å",
+}
+_STORE = ".zarr"
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,9 @@ class Trajectory:
         atoms.positions = self.positions[frame]
         atoms.calc = SinglePointCalculator(atoms, energy=float(self.energies[frame]), forces=self.forces[frame])
         atoms.arrays["velocities"] = self.velocities[frame]  # Å/fs
-        atoms.info.update(time=float(self.times[frame]), temperature=self.temperature, record_id=self.record.record_id)
+        atoms.info.update(
+            time=float(self.times[frame]), temperature=self.temperature, origin=f"record {self.record.record_id}"
+        )
         if np.isfinite(self.scores[frame]):
             atoms.info.update(confidence=float(self.scores[frame]), forces_std_max=float(self.spreads[frame]))
         return atoms
@@ -111,14 +123,66 @@ def write_extxyz(path: str | Path, trajectory: Trajectory) -> Path:
 
 
 def save_trajectories(path: str | Path, trajectories: Sequence[Trajectory]) -> Path:
-    """Write all of many trajectories into one .npz file (no pickles), whole or not at all; returns the path."""
-    return save_arrays(Path(path), to_arrays(trajectories))
+    """Write many trajectories into one .npz file, or a Zarr store if `path` ends in ``.zarr``; returns the path.
+
+    The store has a group for each trajectory, with the arrays of :class:`Trajectory` under their names and the rest in
+    the attributes; units are those of :class:`Trajectory` and stand in the attributes of the arrays. It needs the
+    package zarr (the extra ``md``). The file is written whole or not at all; neither holds pickles.
+    """
+    path = Path(path)
+    if path.suffix == _STORE:
+        return _save_store(path, trajectories)
+    return save_arrays(path, to_arrays(trajectories))
 
 
 def load_trajectories(path: str | Path) -> list[Trajectory]:
     """The inverse of :func:`save_trajectories`."""
+    path = Path(path)
+    if path.suffix == _STORE:
+        return _load_store(path)
     with np.load(path) as arrays:
         return from_arrays(arrays)
+
+
+def _save_store(path: Path, trajectories: Sequence[Trajectory]) -> Path:
+    import zarr  # an optional package
+
+    root = zarr.open_group(path, mode="w", attributes={"sddfkit": __version__, "trajectories": len(trajectories)})
+    for k, trajectory in enumerate(trajectories):
+        stop = None if trajectory.stop is None else trajectory.stop._asdict()
+        about = {"stream": str(trajectory.stream), "temperature": trajectory.temperature, "stop": stop}
+        record = from_records([trajectory.record]).to_pylist()[0]
+        group = root.create_group(f"{k:06d}", attributes={**about, "record": record})
+        for name in (*_PER_ATOM, *_PER_FRAME):
+            values = np.ascontiguousarray(getattr(trajectory, name))
+            group.create_array(name, data=values, chunks=_chunks(values)).attrs["unit"] = _UNITS[name]
+    return path
+
+
+def _chunks(values: NDArray[np.float64]) -> tuple[int, ...]:
+    """About a megabyte of whole frames."""
+    frame = max(1, values[:1].nbytes)
+    return (max(1, min(len(values), 2**20 // frame)), *values.shape[1:])
+
+
+def _load_store(path: Path) -> list[Trajectory]:
+    import zarr  # an optional package
+
+    root = zarr.open_group(path, mode="r")
+    made = []
+    for k in range(root.attrs["trajectories"]):
+        group = root[f"{k:06d}"]
+        about = dict(group.attrs)
+        made.append(
+            Trajectory(
+                record=from_document(about["record"]),
+                stream=int(about["stream"]),
+                temperature=about["temperature"],
+                stop=None if about["stop"] is None else Stop(**about["stop"]),
+                **{name: group[name][...] for name in (*_PER_ATOM, *_PER_FRAME)},
+            )
+        )
+    return made
 
 
 def to_arrays(trajectories: Sequence[Trajectory]) -> dict[str, NDArray[Any]]:

@@ -286,11 +286,34 @@ def test_frames_become_records_that_name_parent_and_time(bound: Potential) -> No
         least_confident(langevin(RECORDS, WELLS, seed=4, **SHORT), 2)
 
 
-def test_trajectories_are_read_again_and_by_ase(bound: Potential, tmp_path: Path) -> None:
-    found = langevin(RECORDS, Trouble(bound, RECORDS[2], 8, opposed), seed=4, **SHORT)
-    for one, other in zip(load_trajectories(save_trajectories(tmp_path / "all.npz", found)), found, strict=True):
+@pytest.fixture(scope="module")
+def found(bound: Potential) -> list[Trajectory]:
+    """Of which one was stopped."""
+    return langevin(RECORDS, Trouble(bound, RECORDS[2], 8, opposed), seed=4, **SHORT)
+
+
+@pytest.mark.parametrize("name", ["all.npz", "all.zarr"])
+def test_trajectories_are_read_again(found: list[Trajectory], name: str, tmp_path: Path) -> None:
+    if name.endswith(".zarr"):
+        pytest.importorskip("zarr", reason="zarr is not installed")
+    read = load_trajectories(save_trajectories(tmp_path / name, found))
+    for one, other in zip(read, found, strict=True):
         assert_same(one, other, atol=0)
-        assert one.record.smiles == other.record.smiles and one.stream == other.stream
+        assert one.stream == other.stream and one.temperature == other.temperature
+        for field, value in one.record._asdict().items():
+            assert np.array_equal(value, getattr(other.record, field)), field
+
+
+def test_a_zarr_store_explains_itself(found: list[Trajectory], tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr", reason="zarr is not installed")
+    root = zarr.open_group(save_trajectories(tmp_path / "all.zarr", found), mode="r")
+    assert len(list(root.groups())) == root.attrs["trajectories"] == len(found)
+    group = root["000002"]
+    assert group["positions"].shape == found[2].positions.shape and group["positions"].attrs["unit"] == "Å"
+    assert group.attrs["record"]["smiles"] == "CCO" and group.attrs["stop"]["rule"] == "confidence"
+
+
+def test_trajectories_are_read_by_ase(found: list[Trajectory], tmp_path: Path) -> None:
     trajectory = found[2]
     frames = ase.io.read(write_extxyz(tmp_path / "one" / "2.extxyz", trajectory), ":")
     assert len(frames) == len(trajectory)
@@ -301,7 +324,7 @@ def test_trajectories_are_read_again_and_by_ase(bound: Potential, tmp_path: Path
         assert atoms.get_potential_energy() == pytest.approx(trajectory.energies[k])
         assert atoms.info["time"] == trajectory.times[k]
         assert atoms.info["confidence"] == pytest.approx(trajectory.scores[k])
-        assert atoms.info["record_id"] == trajectory.record.record_id
+        assert atoms.info["origin"] == f"record {trajectory.record.record_id}"
         assert atoms.numbers.tolist() == trajectory.record.atomic_numbers.tolist()
 
 
