@@ -10,7 +10,7 @@ from qcelemental import periodictable
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from sddfkit.models.geometry import EdgeFeatures, Edges, sum_over
+from sddfkit.models.geometry import Edges, Neighbourhood, sum_over
 from sddfkit.models.graphs import N_BOND_TYPES, GraphError, GraphStats
 
 _MAX_Z = 118
@@ -63,7 +63,15 @@ class EnergyModel(nn.Module, ABC):
     element_index: Tensor
 
     def __init__(
-        self, *, width: int, cutoff: float, n_radial: int, n_normals: int, stats: GraphStats, seed: int
+        self,
+        *,
+        width: int,
+        messages: int,
+        cutoff: float,
+        n_radial: int,
+        n_normals: int,
+        stats: GraphStats,
+        seed: int,
     ) -> None:
         super().__init__()
         self.width = width
@@ -75,14 +83,16 @@ class EnergyModel(nn.Module, ABC):
         with seeded(seed):
             self.element = nn.Embedding(len(stats.elements), width)
             self.charge = nn.Embedding(2 * _MAX_CHARGE + 1, width)
-            self.edge_features = EdgeFeatures(
+            self.neighbourhood = Neighbourhood(
                 n_elements=len(stats.elements),
                 n_bond_types=N_BOND_TYPES,
-                width=width,
+                width=messages,
                 n_radial=n_radial,
                 n_normals=n_normals,
                 cutoff=self.cutoff,
             )
+            size = self.neighbourhood.atom_size
+            self.surroundings = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
             self.readout = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
 
     @abstractmethod
@@ -112,7 +122,8 @@ class EnergyModel(nn.Module, ABC):
     def _energy(self, data: Data | Batch, pos: Tensor) -> Tensor:
         element = self.element_index[data.z]
         x = self.element(element) + self.charge(data.charge + _MAX_CHARGE)
-        edges = self.edge_features(pos, element, data.edge_index, data.edge_bond)
+        edges, surroundings = self.neighbourhood(pos, element, data.edge_index, data.edge_bond)
+        x = x + self.surroundings(surroundings)
         atomic = self.readout(self.encode(x, edges)).squeeze(-1)
         if data.batch is None:
             return atomic.sum(0, keepdim=True)

@@ -13,27 +13,33 @@ class GENLayer(nn.Module):
 
     ::
 
-        m_ij = softplus(x_j + W_e e_ij)
+        m_ij = softplus(W_j x_j + W_e e_ij)
         m_i  = Σ_j α_ij m_ij,   α_ij = w_ij exp(t m_ij) / (1 + Σ_k w_ik exp(t m_ik))     per channel
-        x_i ← x_i + MLP(x_i + s |x_i| m_i / |m_i|)                                       message norm, softened norms
+        x_i ← x_i + W_o SiLU(W_1 x_i + W_2 [s |x_i| m_i / |m_i|, log(1 + Σ_k w_ik exp(t m_ik))])
+
+    with the message norm's lengths softened. The logarithm tells how much there was to take the mean of.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, messages: int, edge_size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.edge = nn.Linear(width, width)
-        self.t = nn.Parameter(torch.ones(width))
+        self.source = nn.Linear(width, messages)
+        self.edge = nn.Parameter(torch.randn(messages, edge_size) * edge_size**-0.5)
+        self.t = nn.Parameter(torch.ones(messages))
         self.s = nn.Parameter(torch.ones(1))
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        self.own = nn.Linear(width, width)
+        self.update = nn.Linear(2 * messages, width, bias=False)
+        self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
         h = self.norm(x)
-        m_ij = nn.functional.softplus(h.index_select(0, edges.source) + self.edge(edges.features))
+        m_ij = nn.functional.softplus(self.source(h).index_select(0, edges.source) + edges.project(self.edge))
         weight = edges.envelope * torch.exp(soft_bound(self.t * m_ij))
         sums = sum_over(torch.cat([weight * m_ij, weight], dim=1), edges.target, len(x))
         numerator, denominator = sums.chunk(2, dim=1)
         m_i = numerator / (1.0 + denominator)
-        return x + self.mlp(h + self.s * soft_norm(h) * m_i / soft_norm(m_i))
+        m_i = torch.cat([self.s * soft_norm(h) * m_i / soft_norm(m_i), torch.log1p(denominator)], dim=1)
+        return x + self.out(nn.functional.silu(self.own(h) + self.update(m_i)))
 
 
 class GEN(EnergyModel):
@@ -48,16 +54,25 @@ class GEN(EnergyModel):
         self,
         *,
         stats: GraphStats,
-        width: int = 48,
+        width: int = 64,
+        messages: int = 24,
         layers: int = 2,
         cutoff: float = 5.0,
         n_radial: int = 12,
-        n_normals: int = 8,
+        n_normals: int = 6,
         seed: int = 0,
     ) -> None:
-        super().__init__(width=width, cutoff=cutoff, n_radial=n_radial, n_normals=n_normals, stats=stats, seed=seed)
+        super().__init__(
+            width=width,
+            messages=messages,
+            cutoff=cutoff,
+            n_radial=n_radial,
+            n_normals=n_normals,
+            stats=stats,
+            seed=seed,
+        )
         with seeded(seed):
-            self.convolutions = nn.ModuleList(GENLayer(width) for _ in range(layers))
+            self.convolutions = nn.ModuleList(GENLayer(width, messages, self.neighbourhood.edge_size) for _ in range(layers))
 
     def encode(self, x: Tensor, edges: Edges) -> Tensor:
         """Atom features (n, width)."""

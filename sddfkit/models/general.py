@@ -15,29 +15,30 @@ class GeneralLayer(nn.Module):
 
         m_ij^h = W_m x_j + W_e e_ij                          per head h
         α_ij^h = w_ij exp(a_ij^h) / (1 + Σ_k w_ik exp(a_ik^h)),   a_ij^h = SiLU(m_ij^h · u^h)
-        h_i    = W_s x_i + mean_h Σ_j α_ij^h m_ij^h
+        h_i    = W_s x_i + W_h mean_h Σ_j α_ij^h m_ij^h
         x_i ← x_i + W_o SiLU(√width h_i / √(|h_i|² + width))      softened l2 normalisation
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, messages: int, edge_size: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
-        self.message = nn.Linear(width, heads * width, bias=False)
-        self.edge = nn.Linear(width, heads * width)
-        self.u = nn.Parameter(torch.randn(heads, width) * width**-0.5)
+        self.message = nn.Linear(width, heads * messages)
+        self.edge = nn.Parameter(torch.randn(heads * messages, edge_size) * edge_size**-0.5)
+        self.u = nn.Parameter(torch.randn(heads, messages) * messages**-0.5)
         self.skip = nn.Linear(width, width)
+        self.update = nn.Linear(messages, width, bias=False)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
         n, width = x.shape
         h = self.norm(x)
-        message = self.message(h).index_select(0, edges.source) + self.edge(edges.features)
-        message = message.view(-1, self.heads, width)
+        message = self.message(h).index_select(0, edges.source) + edges.project(self.edge)
+        message = message.view(len(message), self.heads, self.u.shape[1])
         weight = edges.envelope * torch.exp(soft_bound(nn.functional.silu((message * self.u).sum(-1))))
         alpha = weight / (1.0 + sum_over(weight, edges.target, n)).index_select(0, edges.target)
         pooled = sum_over((alpha[:, :, None] * message).mean(1), edges.target, n)
-        h = self.skip(h) + pooled
+        h = self.skip(h) + self.update(pooled)
         return x + self.out(nn.functional.silu(width**0.5 * h / soft_norm(h, softening=width**0.5)))
 
 
@@ -53,17 +54,26 @@ class General(EnergyModel):
         self,
         *,
         stats: GraphStats,
-        width: int = 48,
+        width: int = 64,
+        messages: int = 24,
         layers: int = 2,
         cutoff: float = 5.0,
         n_radial: int = 12,
-        n_normals: int = 8,
+        n_normals: int = 6,
         heads: int = 2,
         seed: int = 0,
     ) -> None:
-        super().__init__(width=width, cutoff=cutoff, n_radial=n_radial, n_normals=n_normals, stats=stats, seed=seed)
+        super().__init__(
+            width=width,
+            messages=messages,
+            cutoff=cutoff,
+            n_radial=n_radial,
+            n_normals=n_normals,
+            stats=stats,
+            seed=seed,
+        )
         with seeded(seed):
-            self.convolutions = nn.ModuleList(GeneralLayer(width, heads) for _ in range(layers))
+            self.convolutions = nn.ModuleList(GeneralLayer(width, messages, self.neighbourhood.edge_size, heads) for _ in range(layers))
 
     def encode(self, x: Tensor, edges: Edges) -> Tensor:
         """Atom features (n, width)."""

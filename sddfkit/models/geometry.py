@@ -16,27 +16,38 @@ and forces are learned in fewer steps."""
 
 
 class Edges(NamedTuple):
-    """The directed edges j → i of a batch, as the convolutions see them.
+    """The pairs of neighbours of a batch, and the two directed edges of each, as the convolutions see them.
+
+    Of p pairs {a, b}, the directed edges are the p edges b → a and then the p edges a → b. What both directions share
+    is computed once: the learned features of an edge are ``even + odd`` in the first half, ``even − odd`` in the second.
 
     Attributes
     ----------
-    source, target : (e,) int64
-        Atoms j and i.
-    envelope : (e, 1)
+    source, target : (2p,) int64
+        Atoms j and i of each directed edge j → i.
+    envelope : (2p, 1)
         w(d_ij): every aggregation weighs its messages with it.
-    features : (e, width)
-        Learned features of distance, angles, bond type and element pair.
-    distance : (e, 1), Å
-    unit : (e, 3)
-        Direction (x_j − x_i) / d_ij, for networks with filters or angles of their own.
+    even, odd : (p, f), (p, k)
+        Features that keep their sign in the other direction, and those that change it.
+    distance : (p, 1), Å
+    unit : (p, 3)
+        Direction (x_b − x_a) / d_ab, for networks with filters or angles of their own.
     """
 
     source: Tensor
     target: Tensor
     envelope: Tensor
-    features: Tensor
+    even: Tensor
+    odd: Tensor
     distance: Tensor
     unit: Tensor
+
+    def project(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """W e + b of each directed edge, (2p, out), by products over pairs alone; `weight` (out, f + k)."""
+        n_even = self.even.shape[1]
+        even = nn.functional.linear(self.even, weight[:, :n_even], bias)
+        odd = nn.functional.linear(self.odd, weight[:, n_even:])
+        return torch.cat([even + odd, even - odd])
 
 
 def envelope(distance: Tensor, cutoff: float) -> Tensor:
@@ -87,28 +98,31 @@ def pair_index(a: Tensor, b: Tensor) -> Tensor:
     return high * (high + 1) // 2 + low
 
 
-class EdgeFeatures(nn.Module):
-    """Learned features of each directed edge.
+class Neighbourhood(nn.Module):
+    """Learned features of each pair of neighbours, and of the surroundings of each atom.
 
-    With d = x_j − x_i, unit vector d̂ and the element pair and bond type of the edge::
+    With d = x_b − x_a, unit vector d̂ and the element pair and bond type of a pair {a, b}::
 
-        g_ij  = SiLU(T_pair{z_i, z_j} + T_bond[b_ij] + 8 W_r bessel(|d|))
-        n_i^k = softnormalised Σ_j w(|d|) (W_n g_ij)_k d̂            local normals, k = 1 … n_normals
-        e_ij  = W_g g_ij + W_a [n_i·d̂, −n_j·d̂, n_i·n_j]             cosines of the point-pair angles
+        g_ab  = SiLU(T_pair{z_a, z_b} + T_bond[b_ab] + 8 W_r bessel(|d|))
+        c_ab  = w(|d|) W_n g_ab                                        k channels
+        M_a^l = Σ_b c_ab ⊗ Y^l(d̂),  l = 0, 1, 2                         moments of the neighbourhood
+        s_a   = [M_a^0,  M_a^1·M_a^1,  M_a^2·M_a^2]                    of all pairs of channels: rotational invariants
+        n_a   = M_a^1 / √(|M_a^1|² + 1)                                local normals
+        e_ab  = [g_ab, n_a·n_b, n_a·d̂ − n_b·d̂]  ±  [n_a·d̂ + n_b·d̂]     − in the other direction
 
-    The cosines are the angles ∠(n_i, d), ∠(n_j, −d), ∠(n_i, n_j) of the point-pair features of B. Drost et al.
-    (CVPR 2010, doi:10.1109/CVPR.2010.5540108), but twice differentiable everywhere, also for collinear atoms. A normal
-    sees neighbours within the cutoff alone, and n / √(|n|² + 1) is harmless where their sum vanishes. Several normals
-    per atom, each with its own weights of the neighbours, tell more of an environment than one.
+    The cosines are those of the point-pair angles ∠(n_a, d), ∠(n_b, −d), ∠(n_a, n_b) of B. Drost et al. (CVPR 2010,
+    doi:10.1109/CVPR.2010.5540108), but twice differentiable everywhere, also for collinear atoms. The moments and their
+    products are the many-body descriptors of A. V. Shapeev (Multiscale Model. Simul. 14, 1153 (2016),
+    doi:10.1137/15M1054183) up to three bodies. An atom sees neighbours within the cutoff alone.
 
     Parameters
     ----------
     n_elements, n_bond_types : int
         Sizes of the two tables.
     width : int
-        Features per edge.
+        Features g of a pair.
     n_radial, n_normals : int
-        Radial basis functions; local normals per atom.
+        Radial basis functions; channels k.
     cutoff : Å
     """
 
@@ -122,11 +136,16 @@ class EdgeFeatures(nn.Module):
         self.bond = nn.Embedding(n_bond_types, width)
         self.radial = nn.Linear(n_radial, width)
         self.normal = nn.Linear(width, n_normals, bias=False)
-        self.mix = nn.Linear(width, width)
-        self.angle = nn.Linear(3 * n_normals, width, bias=False)
+        self.edge_size = width + 3 * n_normals
+        """Features of a directed edge, as :meth:`Edges.project` takes them."""
+        self.atom_size = n_normals + n_normals * (n_normals + 1)
+        """Features of an atom."""
+        self.register_buffer("channels", torch.triu_indices(n_normals, n_normals), persistent=False)
 
-    def forward(self, pos: Tensor, element: Tensor, edge_index: Tensor, edge_bond: Tensor) -> Edges:
-        """Edges of a batch.
+    channels: Tensor
+
+    def forward(self, pos: Tensor, element: Tensor, edge_index: Tensor, edge_bond: Tensor) -> tuple[Edges, Tensor]:
+        """Edges of a batch, and the features of each atom's surroundings, (n, atom_size).
 
         Parameters
         ----------
@@ -137,26 +156,56 @@ class EdgeFeatures(nn.Module):
             Rows j and i; both directions of every pair.
         edge_bond : (e,) int64
         """
-        source, target = edge_index
-        vector = pos.index_select(0, source) - pos.index_select(0, target)
+        once = (edge_index[1] < edge_index[0]).nonzero().squeeze(1)
+        first, second = edge_index[1].index_select(0, once), edge_index[0].index_select(0, once)
+        vector = pos.index_select(0, second) - pos.index_select(0, first)
         distance = vector.square().sum(1).sqrt()
         unit = vector / distance[:, None]
         weight = envelope(distance, self.cutoff)[:, None]
-        pair = self.pair(pair_index(element[source], element[target]))
-        g = nn.functional.silu(
-            pair + self.bond(edge_bond) + self.radial(_RADIAL_SCALE * bessel(distance, self.cutoff, self.n_radial))
-        )
-        normals = _normals(weight * self.normal(g), unit, target, len(pos))
-        n_i, n_j = normals.index_select(0, target), normals.index_select(0, source)
+        pair = self.pair(pair_index(element.index_select(0, first), element.index_select(0, second)))
+        radial = self.radial(_RADIAL_SCALE * bessel(distance, self.cutoff, self.n_radial))
+        g = nn.functional.silu(pair + self.bond(edge_bond.index_select(0, once)) + radial)
+        channels = weight * self.normal(g)
+        even, odd, normals = self._moments(channels, unit, first, second, len(pos))
+        n_first, n_second = normals.index_select(0, first), normals.index_select(0, second)
         along = unit[:, :, None]
-        cosines = torch.cat([(n_i * along).sum(1), -(n_j * along).sum(1), (n_i * n_j).sum(1)], dim=1)
-        return Edges(source, target, weight, self.mix(g) + self.angle(cosines), distance[:, None], unit)
+        cos_first, cos_second = (n_first * along).sum(1), (n_second * along).sum(1)
+        edges = Edges(
+            source=torch.cat([second, first]),
+            target=torch.cat([first, second]),
+            envelope=torch.cat([weight, weight]),
+            even=torch.cat([g, (n_first * n_second).sum(1), cos_first - cos_second], dim=1),
+            odd=cos_first + cos_second,
+            distance=distance[:, None],
+            unit=unit,
+        )
+        return edges, soft_bound(torch.cat([even, odd], dim=1))
+
+    def _moments(
+        self, channels: Tensor, unit: Tensor, first: Tensor, second: Tensor, n: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Invariants of the even moments (l = 0, 2) and of the odd ones (l = 1), and the local normals (n, 3, k).
+
+        A pair counts for both its atoms: Y^l(−d̂) = (−1)^l Y^l(d̂). Sums over components run along the channels, which
+        is several times faster than over a last axis of three or five.
+        """
+        even = torch.cat([channels[:, None, :], _quadrupole(unit)[:, :, None] * channels[:, None, :]], dim=1)
+        odd = unit[:, :, None] * channels[:, None, :]
+        even = sum_over(even, first, n) + sum_over(even, second, n)
+        odd = sum_over(odd, first, n) - sum_over(odd, second, n)
+        normals = odd / (odd.square().sum(1, keepdim=True) + 1.0).sqrt()
+        return torch.cat([even[:, 0], self._products(even[:, 1:])], dim=1), self._products(odd), normals
+
+    def _products(self, moments: Tensor) -> Tensor:
+        """Scalar products of the moments (n, components, k) of all pairs of channels: (n, k (k + 1) / 2)."""
+        a, b = self.channels
+        return (moments.index_select(2, a) * moments.index_select(2, b)).sum(1)
 
 
-def _normals(weight: Tensor, unit: Tensor, target: Tensor, n: int) -> Tensor:
-    """(n, 3, k) softly normalised sums of the unit vectors to the neighbours, weighted by `weight` (e, k).
-
-    Sums over the three directions run along k, which is several times faster than over a last axis of three.
-    """
-    raw = sum_over(weight[:, None, :] * unit[:, :, None], target, n)
-    return raw / (raw.square().sum(1, keepdim=True) + 1.0).sqrt()
+def _quadrupole(unit: Tensor) -> Tensor:
+    """Real spherical harmonics of degree 2 of unit vectors (e, 3), with Σ_m Y_m² = 1: (e, 5)."""
+    x, y, z = unit.unbind(1)
+    root = math.sqrt(3.0)
+    return torch.stack(
+        [root * x * y, root * y * z, root * x * z, root / 2.0 * (x * x - y * y), (3.0 * z * z - 1.0) / 2.0], dim=1
+    )

@@ -24,18 +24,18 @@ class PNALayer(nn.Module):
     is finite, and continuous, down to D = 0; the attenuation δ/log(1 + D) of the paper would diverge there.
     """
 
-    def __init__(self, width: int, messages: int, stats: GraphStats) -> None:
+    def __init__(self, width: int, messages: int, edge_size: int, stats: GraphStats) -> None:
         super().__init__()
         self.delta = stats.mean_log_degree
         self.norm = nn.LayerNorm(width)
         self.source = nn.Linear(width, messages, bias=False)
-        self.target = nn.Linear(width, messages, bias=False)
-        self.edge = nn.Linear(width, messages)
+        self.target = nn.Linear(width, messages)
+        self.edge = nn.Parameter(torch.randn(messages, edge_size) * edge_size**-0.5)
         self.update = nn.Sequential(nn.Linear(width + 12 * messages, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
         h = self.norm(x)
-        m = self.edge(edges.features) + self.source(h).index_select(0, edges.source)
+        m = edges.project(self.edge) + self.source(h).index_select(0, edges.source)
         m = m + self.target(h).index_select(0, edges.target)
         exp = torch.exp(soft_bound(m))
         terms = edges.envelope * torch.cat([m, m * m, exp, exp.reciprocal(), torch.ones_like(m[:, :1])], dim=1)
@@ -62,17 +62,28 @@ class PNA(EnergyModel):
         self,
         *,
         stats: GraphStats,
-        width: int = 48,
+        width: int = 64,
+        messages: int = 24,
         layers: int = 2,
         cutoff: float = 5.0,
         n_radial: int = 12,
-        n_normals: int = 8,
-        messages: int = 24,
+        n_normals: int = 6,
         seed: int = 0,
     ) -> None:
-        super().__init__(width=width, cutoff=cutoff, n_radial=n_radial, n_normals=n_normals, stats=stats, seed=seed)
+        super().__init__(
+            width=width,
+            messages=messages,
+            cutoff=cutoff,
+            n_radial=n_radial,
+            n_normals=n_normals,
+            stats=stats,
+            seed=seed,
+        )
         with seeded(seed):
-            self.convolutions = nn.ModuleList(PNALayer(width, messages, stats) for _ in range(layers))
+            self.convolutions = nn.ModuleList(
+                PNALayer(width, messages // 2, self.neighbourhood.edge_size, stats)
+                for _ in range(layers)
+            )
 
     def encode(self, x: Tensor, edges: Edges) -> Tensor:
         """Atom features (n, width)."""

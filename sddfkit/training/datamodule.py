@@ -1,12 +1,23 @@
 """Batches of graphs for Lightning."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch_geometric.data import Batch, Data
+
+
+def numbered(names: Iterable[Hashable]) -> Tensor:
+    """Numbers from 0 in the order of appearance, equal for equal names: (n,) int64.
+
+    >>> numbered("abac")
+    tensor([0, 1, 0, 2])
+    """
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -15,10 +26,13 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 class EpochOrder(Sampler[int]):
-    """Random order of `size` rows, fixed by the seed and the epoch, which Lightning sets."""
+    """Random order of rows, fixed by the seed and the epoch, which Lightning sets.
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
+    `group` (n,) int64 from 0 numbers what a row belongs to. The groups come in random order, the rows of one together.
+    """
+
+    def __init__(self, group: Tensor, seed: int) -> None:
+        self.group = group
         self.seed = seed
         self.epoch = 0
 
@@ -26,11 +40,13 @@ class EpochOrder(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.group)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
-        yield from torch.randperm(self.size, generator=generator).tolist()
+        order = torch.randperm(len(self.group), generator=generator)
+        rank = torch.randperm(int(self.group.max()) + 1, generator=generator)
+        yield from order[torch.argsort(rank[self.group[order]], stable=True)].tolist()
 
 
 class GraphDataModule(pl.LightningDataModule):
@@ -44,16 +60,19 @@ class GraphDataModule(pl.LightningDataModule):
         Molecules per training step.
     seed : int
         Fixes the order of the training graphs in every epoch.
+    together : bool
+        Whether the conformers of a molecule follow each other, for a loss on their differences.
     """
 
-    def __init__(self, train: Sequence[Data], validation: Sequence[Data], *, batch_size: int, seed: int) -> None:
+    def __init__(self, train: Sequence[Data], validation: Sequence[Data], *, batch_size: int, seed: int, together: bool = False) -> None:
         super().__init__()
         if not train or not validation:
             raise ValueError(f"{len(train)} training and {len(validation)} validation graphs; both need at least one")
         self.train = list(train)
         self.validation = list(validation)
         self.batch_size = batch_size
-        self.order = EpochOrder(len(self.train), seed)
+        rows = [data.molecule_id for data in self.train] if together else range(len(self.train))
+        self.order = EpochOrder(numbered(rows), seed)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(

@@ -52,7 +52,7 @@ def fit_member(job: Mapping[str, Any]) -> dict[str, Any]:
             ``{"_target_": "sddfkit.models.gen.GEN", "width": 48, …}``; must give ``cutoff``.
         ``module``
             ``optimizer``, ``scheduler`` (or None), ``loss`` (or None) as dicts with ``_target_``; ``energy_weight``,
-            ``force_weight``.
+            ``force_weight``, ``conformer_weight`` (0 if left out; else batches keep molecules together).
         ``trainer``
             ``max_epochs``, ``batch_size``, ``patience`` (epochs without a better validation loss; None for no early
             stop), ``clip`` (gradient norm), ``ema_decay``.
@@ -149,7 +149,13 @@ def _fit(
     validation = _graphs(_records(Path(job["validation_records"])), cutoff, references)
     stats = GraphStats.from_dict(job["stats"]) if job.get("stats") else graph_stats(train)
     net = build_net(job["net"], stats, int(job["seed"]))
-    data = GraphDataModule(train, validation, batch_size=settings["batch_size"], seed=int(job["seed"]))
+    data = GraphDataModule(
+        train,
+        validation,
+        batch_size=settings["batch_size"],
+        seed=int(job["seed"]),
+        together=bool(job["module"].get("conformer_weight")),
+    )
     steps = settings["max_epochs"] * len(data.train_dataloader())
     module = _module(net, job["module"], steps)
     best = BestAveragedWeights(settings["ema_decay"])
@@ -248,6 +254,7 @@ def _module(net: Any, settings: Mapping[str, Any], steps: int) -> EnergyModule:
         functools.partial(_call, _with_steps(scheduler, steps)) if scheduler else None,
         energy_weight=settings["energy_weight"],
         force_weight=settings["force_weight"],
+        conformer_weight=settings.get("conformer_weight", 0.0),
         loss=build(loss) if loss else None,
     )
 

@@ -11,15 +11,19 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch_geometric.data import Batch
 
 from sddfkit.models import EnergyModel
+from sddfkit.models.geometry import sum_over
+from sddfkit.training.datamodule import numbered
 from sddfkit.training.metrics import FitErrors
 
 
 class EnergyModule(pl.LightningModule):
     """Fits energies and forces of any :class:`~sddfkit.models.EnergyModel`.
 
-    The loss is ``energy_weight · loss(ΔE / n_atoms^½) + force_weight · loss(ΔF)``, the energy error of each molecule
-    divided by the square root of its number of atoms, the force errors component by component. Atoms whose force is
-    not known (NaN) count for the energy alone; with a force weight of 0, all do, and forces are not computed.
+    The loss is ``energy_weight · loss(ΔE / n_atoms^½) + conformer_weight · loss(ΔE − ΔE of its molecule) + force_weight ·
+    loss(ΔF)``: the energy error of each conformer divided by the square root of its number of atoms, the error less the
+    mean error of the conformers of the same molecule in the batch, and the force errors component by component. Atoms
+    whose force is not known (NaN) count for the energies alone; with a force weight of 0, all do, and forces are not
+    computed.
 
     Parameters
     ----------
@@ -29,8 +33,9 @@ class EnergyModule(pl.LightningModule):
     scheduler : callable, optional
         Optimizer → learning-rate scheduler, stepped once per training step; one that waits for a plateau is stepped
         once per epoch with the validation loss.
-    energy_weight, force_weight : float
-        Of errors in eV and eV/Å.
+    energy_weight, force_weight, conformer_weight : float
+        Of errors in eV, eV/Å and eV. The last one asks for batches that keep the conformers of a molecule together,
+        ``together`` of :class:`~sddfkit.training.GraphDataModule`.
     loss : callable
         (prediction, target) → mean loss.
     """
@@ -43,6 +48,7 @@ class EnergyModule(pl.LightningModule):
         *,
         energy_weight: float = 1.0,
         force_weight: float = 1.0,
+        conformer_weight: float = 0.0,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
@@ -51,6 +57,7 @@ class EnergyModule(pl.LightningModule):
         self.make_scheduler = scheduler
         self.energy_weight = energy_weight
         self.force_weight = force_weight
+        self.conformer_weight = conformer_weight
         self.loss = loss or nn.SmoothL1Loss()
         errors = FitErrors()
         # A plain dict: the metrics live on the CPU and are no part of the weights.
@@ -97,9 +104,24 @@ class EnergyModule(pl.LightningModule):
         prediction = self.net(batch, forces=bool(known.any()))
         per_atom = (batch.ptr[1:] - batch.ptr[:-1]).to(prediction.energy.dtype).rsqrt()
         loss = self.energy_weight * self.loss(prediction.energy * per_atom, batch.y * per_atom)
+        if self.conformer_weight:
+            molecule = numbered(batch.molecule_id).to(batch.y.device)
+            within = [less_mean(energy, molecule) for energy in (prediction.energy, batch.y)]
+            loss = loss + self.conformer_weight * self.loss(*within)
         target = batch.forces[known]
         forces = target if prediction.forces is None else prediction.forces[known]
         if len(target):
             loss = loss + self.force_weight * self.loss(forces, target)
         self.errors[phase].update(loss, prediction.energy - batch.y, forces - target)
         return loss
+
+
+def less_mean(values: Tensor, group: Tensor) -> Tensor:
+    """`values` (n,) less the mean of their group; `group` (n,) int64 counts from 0.
+
+    >>> less_mean(torch.tensor([1.0, 3.0, 7.0]), torch.tensor([0, 0, 1]))
+    tensor([-1.,  1.,  0.])
+    """
+    n = int(group.max()) + 1
+    counts = torch.bincount(group, minlength=n).to(values.dtype)
+    return values - (sum_over(values, group, n) / counts)[group]

@@ -14,19 +14,7 @@ from torch_geometric.data import Batch, Data
 
 from sddfkit.config import load
 from sddfkit.data import Record, ReferenceEnergies, conformer_records, to_records
-from sddfkit.models import (
-    GEN,
-    PNA,
-    EnergyModel,
-    Ensemble,
-    General,
-    GraphError,
-    GraphStats,
-    ResGated,
-    Transformer,
-    graph,
-    graph_stats,
-)
+from sddfkit.models import EnergyModel, Ensemble, GraphError, GraphStats, graph, graph_stats
 from sddfkit.models.build import build_net
 
 MEMBERS = configs("model")
@@ -67,12 +55,6 @@ def member(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def net(member: Path) -> EnergyModel:
     return build_net(settings(member), stats(), seed=3).double().eval()
-
-
-def uses_edge_features(net: EnergyModel) -> bool:
-    weights = tuple(net.edge_features.parameters())
-    energy = net(molecule("CCO"), forces=False).energy.sum()
-    return any(gradient is not None for gradient in torch.autograd.grad(energy, weights, allow_unused=True))
 
 
 def moved(data: Data, pos: torch.Tensor) -> Data:
@@ -163,15 +145,13 @@ def test_energy_is_size_extensive(net: EnergyModel) -> None:
     torch.testing.assert_close(net(both).energy, net(a).energy + net(b).energy, rtol=0, atol=1e-9)
 
 
-def test_formal_charges_matter_and_bonds_where_edge_features_are_used(net: EnergyModel) -> None:
+def test_formal_charges_and_bonds_matter(net: EnergyModel) -> None:
     data = molecule("CCO")
     prediction = net(data)
     charged = data.clone().update({"charge": data.charge.index_fill(0, torch.tensor(0), 1)})
     unbonded = data.clone().update({"edge_bond": torch.full_like(data.edge_bond, 6)})
     assert (net(charged).energy - prediction.energy).abs() > 1e-4
-    # A network with filters of its own, of distances alone, may leave the features out; the five shipped ones do not.
-    if uses_edge_features(net) or type(net) in (GEN, PNA, General, ResGated, Transformer):
-        assert (net(unbonded).energy - prediction.energy).abs() > 1e-4
+    assert (net(unbonded).energy - prediction.energy).abs() > 1e-4
 
 
 def test_an_isolated_atom_has_an_energy_and_no_force(net: EnergyModel) -> None:
@@ -213,10 +193,9 @@ def test_one_step_of_training_on_energies_and_forces_lowers_the_loss(net: Energy
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-6)  # small enough for any scale of the weights
     before = loss()
     before.backward()
-    ignored = () if uses_edge_features(net) else ("edge_features.",)
-    used = {key: weight for key, weight in net.named_parameters() if not key.startswith(ignored)}
-    assert not [key for key, weight in used.items() if weight.grad is None], "no energy depends on these weights"
-    assert all(torch.isfinite(weight.grad).all() for weight in used.values())
+    weights = dict(net.named_parameters())
+    assert not [key for key, weight in weights.items() if weight.grad is None], "no energy depends on these weights"
+    assert all(torch.isfinite(weight.grad).all() for weight in weights.values())
     optimizer.step()
     assert loss() < before
 

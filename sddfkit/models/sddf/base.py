@@ -78,6 +78,8 @@ class SDDFModel(EnergyModel):
     width : int
         Channels between the convolutions; all other widths follow in the published proportion. A multiple of 64;
         1024 was published.
+    messages : None
+        Follows from `width`; a number is refused.
     layers, n_radial, n_normals : int
         2, 8 and 1 were published; the names are those of the other presets, and other values are refused.
     cutoff : Å
@@ -99,6 +101,7 @@ class SDDFModel(EnergyModel):
         *,
         stats: GraphStats,
         width: int = PUBLISHED_WIDTH,
+        messages: None = None,
         layers: int = 2,
         cutoff: float = CUTOFF,
         n_radial: int = len(DISTANCES),
@@ -108,6 +111,8 @@ class SDDFModel(EnergyModel):
     ) -> None:
         # The layers of the smooth networks, which EnergyModel makes, have no place here.
         nn.Module.__init__(self)
+        if messages is not None:
+            raise ValueError(f"messages is {messages!r}, but in the published networks it follows from width: leave it out")
         given, published = (layers, n_radial, n_normals), (2, len(DISTANCES), 1)
         if given != published:
             raise ValueError(
