@@ -28,11 +28,12 @@ def epoch_seed(seed: int, epoch: int) -> int:
 class EpochOrder(Sampler[int]):
     """Random order of rows, fixed by the seed and the epoch, which Lightning sets.
 
-    `group` (n,) int64 from 0 numbers what a row belongs to. The groups come in random order, the rows of one together.
+    `group` (n,) int64 from 0 numbers what a row belongs to: at most `together` rows of one group follow each other.
     """
 
-    def __init__(self, group: Tensor, seed: int) -> None:
+    def __init__(self, group: Tensor, together: int, seed: int) -> None:
         self.group = group
+        self.together = together
         self.seed = seed
         self.epoch = 0
 
@@ -45,8 +46,13 @@ class EpochOrder(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
         order = torch.randperm(len(self.group), generator=generator)
-        rank = torch.randperm(int(self.group.max()) + 1, generator=generator)
-        yield from order[torch.argsort(rank[self.group[order]], stable=True)].tolist()
+        order = order[torch.argsort(self.group[order], stable=True)]
+        counts = torch.bincount(self.group)
+        within = torch.arange(len(order)) - (counts.cumsum(0) - counts)[self.group[order]]
+        starts = within % self.together == 0
+        piece = starts.cumsum(0) - 1
+        rank = torch.randperm(int(starts.sum()), generator=generator)
+        yield from order[torch.argsort(rank[piece], stable=True)].tolist()
 
 
 class GraphDataModule(pl.LightningDataModule):
@@ -60,19 +66,19 @@ class GraphDataModule(pl.LightningDataModule):
         Molecules per training step.
     seed : int
         Fixes the order of the training graphs in every epoch.
-    together : bool
-        Whether the conformers of a molecule follow each other, for a loss on their differences.
+    together : int
+        So many conformers of a molecule follow each other, as far as it has them, for a loss on their differences.
     """
 
-    def __init__(self, train: Sequence[Data], validation: Sequence[Data], *, batch_size: int, seed: int, together: bool = False) -> None:
+    def __init__(self, train: Sequence[Data], validation: Sequence[Data], *, batch_size: int, seed: int, together: int = 1) -> None:
         super().__init__()
         if not train or not validation:
             raise ValueError(f"{len(train)} training and {len(validation)} validation graphs; both need at least one")
         self.train = list(train)
-        self.validation = list(validation)
+        # Conformers of a molecule in one batch, where their differences count.
+        self.validation = sorted(validation, key=lambda data: data.molecule_id if together > 1 else "")
         self.batch_size = batch_size
-        rows = [data.molecule_id for data in self.train] if together else range(len(self.train))
-        self.order = EpochOrder(numbered(rows), seed)
+        self.order = EpochOrder(numbered(data.molecule_id for data in self.train), together, seed)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(

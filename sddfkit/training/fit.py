@@ -52,10 +52,11 @@ def fit_member(job: Mapping[str, Any]) -> dict[str, Any]:
             ``{"_target_": "sddfkit.models.gen.GEN", "width": 48, …}``; must give ``cutoff``.
         ``module``
             ``optimizer``, ``scheduler`` (or None), ``loss`` (or None) as dicts with ``_target_``; ``energy_weight``,
-            ``force_weight``, ``conformer_weight`` (0 if left out; else batches keep molecules together).
+            ``force_weight``, ``conformer_weight`` (0 if left out).
         ``trainer``
             ``max_epochs``, ``batch_size``, ``patience`` (epochs without a better validation loss; None for no early
-            stop), ``clip`` (gradient norm), ``ema_decay``.
+            stop), ``clip`` (gradient norm), ``ema_decay``, ``together`` (conformers of a molecule in a row, 1 if left
+            out).
         ``train_records``, ``validation_records``
             Paths of Parquet (``.parquet``) or Arrow IPC files with the columns of :data:`sddfkit.data.RECORDS`, all
             rows labelled.
@@ -154,7 +155,7 @@ def _fit(
         validation,
         batch_size=settings["batch_size"],
         seed=int(job["seed"]),
-        together=bool(job["module"].get("conformer_weight")),
+        together=settings.get("together", 1),
     )
     steps = settings["max_epochs"] * len(data.train_dataloader())
     module = _module(net, job["module"], steps)

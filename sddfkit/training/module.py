@@ -34,8 +34,8 @@ class EnergyModule(pl.LightningModule):
         Optimizer → learning-rate scheduler, stepped once per training step; one that waits for a plateau is stepped
         once per epoch with the validation loss.
     energy_weight, force_weight, conformer_weight : float
-        Of errors in eV, eV/Å and eV. The last one asks for batches that keep the conformers of a molecule together,
-        ``together`` of :class:`~sddfkit.training.GraphDataModule`.
+        Of errors in eV, eV/Å and eV. The last one asks for batches that hold several conformers of a molecule, ``together``
+        of :class:`~sddfkit.training.GraphDataModule`.
     loss : callable
         (prediction, target) → mean loss.
     """
