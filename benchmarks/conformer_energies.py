@@ -5,8 +5,8 @@
 - ``--predict FILE.npz --model DIR --out pred.npz`` needs no labels. It writes, one value a row and NaN where a row is
   refused: ``ensemble`` (GFN2-xTB plus Δ), ``ensemble_no_delta`` and ``gfn2``, hartree; ``std``, hartree, the standard
   deviation of the members' Δ relative to their mean over the rows of the same molecule; ``reason``.
-- ``--study FILE.npz --out DIR`` does both on a strict split by molecule (`sddfkit.data.strict_scaffold_split`), for each
-  seed, and compares with the other columns of the file. This is the default where the set is in
+- ``--study FILE.npz --out DIR`` does both on a strict split by molecule (`sddfkit.data.strict_scaffold_split`), with
+  each seed, and compares with the other columns of the file. This is the default where the set is in
   ``../shared/data/conformer_benchmark``.
 
 The layout of a file is that of `sddfkit.data.readers.conformer_benchmark`. All energies are compared as differences
@@ -114,7 +114,17 @@ def plan(folder: Path, minutes: float, workers: int, records: Sequence[Record], 
     return epochs
 
 
-def train(rows: Rows, folder: Path, *, energy: str, minutes: float, workers: int, preset: str, seed: int, models: Sequence[str] = MODELS) -> dict:
+def train(
+    rows: Rows,
+    folder: Path,
+    *,
+    energy: str,
+    minutes: float,
+    workers: int,
+    preset: str,
+    seed: int,
+    models: Sequence[str] = MODELS,
+) -> dict:
     """Both ensembles; returns what was used and how long it took."""
     start = time.perf_counter()
     torch.set_num_threads(1)

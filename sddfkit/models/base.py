@@ -50,10 +50,14 @@ class EnergyModel(nn.Module, ABC):
     Parameters
     ----------
     width : int
-        Features per atom and per edge.
+        Features per atom.
+    messages : int
+        Features per pair of neighbours; the convolutions pass messages of this width. There are some twenty times as
+        many messages as atoms: this is what costs.
     cutoff : Å
     n_radial, n_normals : int
-        Radial basis functions; local normals per atom, see :class:`~sddfkit.models.geometry.EdgeFeatures`.
+        Radial basis functions; channels of the moments and local normals of an atom, see
+        :class:`~sddfkit.models.geometry.Neighbourhood`.
     stats : GraphStats
         Of the training set; its elements are the only ones that the net accepts.
     seed : int

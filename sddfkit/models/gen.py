@@ -72,7 +72,9 @@ class GEN(EnergyModel):
             seed=seed,
         )
         with seeded(seed):
-            self.convolutions = nn.ModuleList(GENLayer(width, messages, self.neighbourhood.edge_size) for _ in range(layers))
+            self.convolutions = nn.ModuleList(
+                GENLayer(width, messages, self.neighbourhood.edge_size) for _ in range(layers)
+            )
 
     def encode(self, x: Tensor, edges: Edges) -> Tensor:
         """Atom features (n, width)."""

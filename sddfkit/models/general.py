@@ -47,7 +47,7 @@ class General(EnergyModel):
 
     The envelope w_ij stands inside the softmax, whose denominator has a constant null term; the l2 normalisation is
     softened. For the arguments see :class:`~sddfkit.models.base.EnergyModel`; `layers` is the number of convolutions,
-    `heads` the number of attention heads, each `width` wide, whose mean is taken.
+    `heads` the number of attention heads, each `messages` wide, whose mean is taken.
     """
 
     def __init__(
@@ -73,7 +73,9 @@ class General(EnergyModel):
             seed=seed,
         )
         with seeded(seed):
-            self.convolutions = nn.ModuleList(GeneralLayer(width, messages, self.neighbourhood.edge_size, heads) for _ in range(layers))
+            self.convolutions = nn.ModuleList(
+                GeneralLayer(width, messages, self.neighbourhood.edge_size, heads) for _ in range(layers)
+            )
 
     def encode(self, x: Tensor, edges: Edges) -> Tensor:
         """Atom features (n, width)."""

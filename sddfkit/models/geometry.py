@@ -19,7 +19,7 @@ class Edges(NamedTuple):
     """The pairs of neighbours of a batch, and the two directed edges of each, as the convolutions see them.
 
     Of p pairs {a, b}, the directed edges are the p edges b → a and then the p edges a → b. What both directions share
-    is computed once: the learned features of an edge are ``even + odd`` in the first half, ``even − odd`` in the second.
+    is computed once: the learned features of an edge are ``even + odd`` in the first half, ``even − odd`` in the other.
 
     Attributes
     ----------

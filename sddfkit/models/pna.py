@@ -54,8 +54,8 @@ class PNA(EnergyModel):
     """PNAConv of G. Corso et al., NeurIPS 2020, doi:10.48550/arXiv.2004.05718, made smooth.
 
     Means, deviations and degrees are weighted with the envelope, maximum and minimum are log-sum-exps. For the
-    arguments see :class:`~sddfkit.models.base.EnergyModel`; `layers` is the number of convolutions, `messages` the
-    width of a message (the aggregate is twelve times as wide).
+    arguments see :class:`~sddfkit.models.base.EnergyModel`; `layers` is the number of convolutions. Messages are
+    half of `messages` wide, and the aggregate is twelve times as wide as they.
     """
 
     def __init__(
@@ -81,8 +81,7 @@ class PNA(EnergyModel):
         )
         with seeded(seed):
             self.convolutions = nn.ModuleList(
-                PNALayer(width, messages // 2, self.neighbourhood.edge_size, stats)
-                for _ in range(layers)
+                PNALayer(width, messages // 2, self.neighbourhood.edge_size, stats) for _ in range(layers)
             )
 
     def encode(self, x: Tensor, edges: Edges) -> Tensor:

@@ -67,7 +67,9 @@ class ResGated(EnergyModel):
             seed=seed,
         )
         with seeded(seed):
-            self.convolutions = nn.ModuleList(ResGatedLayer(width, messages, self.neighbourhood.edge_size, stats) for _ in range(layers))
+            self.convolutions = nn.ModuleList(
+                ResGatedLayer(width, messages, self.neighbourhood.edge_size, stats) for _ in range(layers)
+            )
 
     def encode(self, x: Tensor, edges: Edges) -> Tensor:
         """Atom features (n, width)."""

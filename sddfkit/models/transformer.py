@@ -37,7 +37,9 @@ class TransformerLayer(nn.Module):
         h = self.norm(x)
         query, r = self.target(h).chunk(2, dim=1)
         edge = edges.project(self.edge)
-        key, value = (self.source(h).index_select(0, edges.source).view(len(edge), 2, edge.shape[1]) + edge[:, None]).unbind(1)
+        key, value = (
+            self.source(h).index_select(0, edges.source).view(len(edge), 2, edge.shape[1]) + edge[:, None]
+        ).unbind(1)
         heads = (len(edge), self.heads, edge.shape[1] // self.heads)
         product = (query.index_select(0, edges.target) * key).view(heads).sum(-1)
         weight = edges.envelope * torch.exp(soft_bound(product * heads[-1] ** -0.5))
@@ -81,7 +83,9 @@ class Transformer(EnergyModel):
             seed=seed,
         )
         with seeded(seed):
-            self.convolutions = nn.ModuleList(TransformerLayer(width, messages, self.neighbourhood.edge_size, heads) for _ in range(layers))
+            self.convolutions = nn.ModuleList(
+                TransformerLayer(width, messages, self.neighbourhood.edge_size, heads) for _ in range(layers)
+            )
 
     def encode(self, x: Tensor, edges: Edges) -> Tensor:
         """Atom features (n, width)."""

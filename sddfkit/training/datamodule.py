@@ -70,7 +70,9 @@ class GraphDataModule(pl.LightningDataModule):
         So many conformers of a molecule follow each other, as far as it has them, for a loss on their differences.
     """
 
-    def __init__(self, train: Sequence[Data], validation: Sequence[Data], *, batch_size: int, seed: int, together: int = 1) -> None:
+    def __init__(
+        self, train: Sequence[Data], validation: Sequence[Data], *, batch_size: int, seed: int, together: int = 1
+    ) -> None:
         super().__init__()
         if not train or not validation:
             raise ValueError(f"{len(train)} training and {len(validation)} validation graphs; both need at least one")

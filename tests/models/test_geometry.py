@@ -5,7 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sddfkit.models.geometry import bessel, envelope, pair_index, soft_bound, soft_norm, sum_over
+from sddfkit.models.geometry import (
+    Edges,
+    Neighbourhood,
+    bessel,
+    envelope,
+    pair_index,
+    soft_bound,
+    soft_norm,
+    sum_over,
+)
 
 
 def derivative(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -57,3 +66,35 @@ def test_soft_bound_keeps_exponentials_finite() -> None:
 def test_sum_over_adds_rows_by_index() -> None:
     total = sum_over(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([2, 0, 2]), 4)
     assert total.tolist() == [[2.0], [0.0], [5.0], [0.0]]
+
+
+def test_a_projection_is_that_of_each_directed_edge() -> None:
+    draw = torch.Generator().manual_seed(0)
+    even, odd, weight, bias = (
+        torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((7, 5), (7, 3), (4, 8), (4,))
+    )
+    one, other = torch.cat([even, odd], dim=1), torch.cat([even, -odd], dim=1)
+    expected = torch.cat([one @ weight.T + bias, other @ weight.T + bias])
+    nothing = torch.zeros(0)
+    found = Edges(nothing, nothing, nothing, even, odd, nothing, nothing).project(weight, bias)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 7))
+def test_surroundings_are_sums_over_pairs_of_neighbours(seed: int, n: int) -> None:
+    """The moments' products against the addition theorem: Σ_m Y_lm(u) Y_lm(v) = P_l(u·v), over all pairs, slowly."""
+    draw = torch.Generator().manual_seed(seed)
+    pos = 2.0 * torch.randn(n, 3, generator=draw, dtype=torch.float64)
+    element, both = torch.zeros(n, dtype=torch.long), (~torch.eye(n, dtype=torch.bool)).nonzero().T
+    layer = Neighbourhood(n_elements=1, n_bond_types=1, width=4, n_radial=3, n_normals=2, cutoff=4.0).double()
+    edges, found = layer(pos, element, both, torch.zeros(both.shape[1], dtype=torch.long))
+    channels = edges.envelope * layer.normal(torch.cat([edges.even, edges.even])[:, :4])
+    unit = torch.cat([edges.unit, -edges.unit])
+    for atom in range(n):
+        mine = edges.target == atom
+        weights = channels[mine]
+        cosine = unit[mine] @ unit[mine].T
+        expected = [weights.sum(0)]
+        for legendre in ((3.0 * cosine * cosine - 1.0) / 2.0, cosine):
+            expected.append((weights.T @ legendre @ weights)[[0, 0, 1], [0, 1, 1]])
+        torch.testing.assert_close(found[atom], soft_bound(torch.cat(expected)), rtol=0, atol=1e-10)

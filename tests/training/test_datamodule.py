@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from sddfkit.data import Record
@@ -33,3 +35,16 @@ def test_validation_keeps_order_and_covers_all(springs: list[Record]) -> None:
 def test_empty_sets_are_refused() -> None:
     with pytest.raises(ValueError, match="0 training and 0 validation"):
         GraphDataModule([], [], batch_size=4, seed=0)
+
+
+def test_conformers_of_a_molecule_come_together_when_asked(springs: list[Record]) -> None:
+    graphs = [graph(record, 5.0, energy=0.0) for record in springs]
+    for number, data in enumerate(graphs):
+        data.molecule_id = "abcd"[number % 4]
+    module = GraphDataModule(graphs, graphs, batch_size=3, seed=1, together=3)
+    order = list(module.order)
+    assert sorted(order) == list(range(len(graphs))) != order
+    names = [graphs[row].molecule_id for row in order]
+    runs = ["".join(run) for _, run in itertools.groupby(names)]
+    assert len(runs) < len(names) / 2, runs  # most conformers have a brother beside them
+    assert [data.molecule_id for data in module.validation] == sorted(names)

@@ -6,10 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch_geometric.data import Batch
 
 from sddfkit.data import Record, from_records
-from sddfkit.models import Ensemble, GraphError
-from sddfkit.training import FitError, fit_member, job_hash
+from sddfkit.models import GEN, Ensemble, GraphError, graph, graph_stats
+from sddfkit.training import EnergyModule, FitError, fit_member, job_hash
 from sddfkit.training.tracking import open_experiment
 
 
@@ -134,3 +135,19 @@ def test_validation_elements_must_occur_in_training(fit_job: dict, springs: list
     pq.write_table(from_records([r for r in springs if r.smiles == "CC"]), fit_job["train_records"])
     with pytest.raises(GraphError, match="never seen O"):
         fit_member(fit_job)
+
+
+def test_the_loss_between_conformers_sees_no_shift_of_a_molecule(springs: list[Record]) -> None:
+    graphs = [graph(record, 5.0, energy=0.1 * k) for k, record in enumerate(springs)]
+    net = GEN(stats=graph_stats(graphs), width=8, layers=1, cutoff=5.0)
+
+    def loss(shift: dict[str, float], **weights: float) -> float:
+        moved = [data.clone().update({"y": data.y + shift.get(data.molecule_id, 0.0)}) for data in graphs]
+        module = EnergyModule(net, torch.optim.SGD, force_weight=0.0, **weights)
+        return float(module.training_step(Batch.from_data_list(moved), 0).detach())
+
+    first = graphs[0].molecule_id
+    assert sum(data.molecule_id == first for data in graphs) > 1
+    within = {"energy_weight": 0.0, "conformer_weight": 1.0}
+    assert loss({first: 3.0}, **within) == pytest.approx(loss({}, **within), rel=1e-5)
+    assert loss({first: 3.0}) > loss({}) + 0.1

@@ -112,7 +112,7 @@ class SDDFModel(EnergyModel):
         # The layers of the smooth networks, which EnergyModel makes, have no place here.
         nn.Module.__init__(self)
         if messages is not None:
-            raise ValueError(f"messages is {messages!r}, but in the published networks it follows from width: leave it out")
+            raise ValueError(f"messages is {messages!r}, but here it follows from width: leave it out")
         given, published = (layers, n_radial, n_normals), (2, len(DISTANCES), 1)
         if given != published:
             raise ValueError(
