@@ -19,8 +19,8 @@ from sddfkit.training.metrics import FitErrors
 class EnergyModule(pl.LightningModule):
     """Fits energies and forces of any :class:`~sddfkit.models.EnergyModel`.
 
-    The loss is ``energy_weight · loss(ΔE / n_atoms^½) + conformer_weight · loss(ΔE − ΔE of its molecule) + force_weight ·
-    loss(ΔF)``: the energy error of each conformer divided by the square root of its number of atoms, the error less the
+    The loss is ``energy_weight · loss(ΔE / n_atoms^½) + conformer_weight · loss(ΔE − ΔE of its molecule) +
+    force_weight · loss(ΔF)``: the energy error of each conformer divided by the square root of its number of atoms, the error less the
     mean error of the conformers of the same molecule in the batch, and the force errors component by component. Atoms
     whose force is not known (NaN) count for the energies alone; with a force weight of 0, all do, and forces are not
     computed.
@@ -34,8 +34,8 @@ class EnergyModule(pl.LightningModule):
         Optimizer → learning-rate scheduler, stepped once per training step; one that waits for a plateau is stepped
         once per epoch with the validation loss.
     energy_weight, force_weight, conformer_weight : float
-        Of errors in eV, eV/Å and eV. The last one asks for batches that hold several conformers of a molecule, ``together``
-        of :class:`~sddfkit.training.GraphDataModule`.
+        Of errors in eV, eV/Å and eV. The last one asks for batches that hold several conformers of a molecule,
+        ``together`` of :class:`~sddfkit.training.GraphDataModule`.
     loss : callable
         (prediction, target) → mean loss.
     """
