@@ -37,9 +37,8 @@ class TransformerLayer(nn.Module):
         h = self.norm(x)
         query, r = self.target(h).chunk(2, dim=1)
         edge = edges.project(self.edge)
-        key, value = (
-            self.source(h).index_select(0, edges.source).view(len(edge), 2, edge.shape[1]) + edge[:, None]
-        ).unbind(1)
+        source = self.source(h).index_select(0, edges.source).view(len(edge), 2, edge.shape[1])
+        key, value = (source + edge[:, None]).unbind(1)
         heads = (len(edge), self.heads, edge.shape[1] // self.heads)
         product = (query.index_select(0, edges.target) * key).view(heads).sum(-1)
         weight = edges.envelope * torch.exp(soft_bound(product * heads[-1] ** -0.5))

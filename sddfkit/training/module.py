@@ -20,10 +20,10 @@ class EnergyModule(pl.LightningModule):
     """Fits energies and forces of any :class:`~sddfkit.models.EnergyModel`.
 
     The loss is ``energy_weight · loss(ΔE / n_atoms^½) + conformer_weight · loss(ΔE − ΔE of its molecule) +
-    force_weight · loss(ΔF)``: the energy error of each conformer divided by the square root of its number of atoms, the error less the
-    mean error of the conformers of the same molecule in the batch, and the force errors component by component. Atoms
-    whose force is not known (NaN) count for the energies alone; with a force weight of 0, all do, and forces are not
-    computed.
+    force_weight · loss(ΔF)``: the energy error of each conformer divided by the square root of its number of atoms, the
+    error less the mean error of the conformers of the same molecule in the batch, and the force errors component by
+    component. Atoms whose force is not known (NaN) count for the energies alone; with a force weight of 0, all do, and
+    forces are not computed.
 
     Parameters
     ----------
