@@ -295,5 +295,12 @@ def _net(state: Mapping[str, Tensor], entry: Mapping[str, Any], card: Path, what
         raise EnsembleError(f"{what} cannot be rebuilt: {error}") from error
     if not state:
         raise EnsembleError(f"the weights of {what} are missing")
-    net.to(next(value.dtype for value in state.values() if value.is_floating_point())).load_state_dict(state)
+    net.to(next(value.dtype for value in state.values() if value.is_floating_point()))
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise EnsembleError(
+            f"the weights of {what} do not fit the network {entry['net']['_target_']} of sddfkit {__version__}; use the "
+            f"version that {card} names, or train again ({str(error).splitlines()[-1].strip()})"
+        ) from error
     return net.eval()

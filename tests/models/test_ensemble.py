@@ -106,6 +106,13 @@ def test_one_file_is_an_ensemble(tmp_path: Path) -> None:
     save_file({"m0.x": torch.zeros(1)}, path)
     with pytest.raises(EnsembleError, match="holds weights but no card"):
         sddfkit.load(path)
+    net = saved.members["m0"]
+    older = {key: weight[:1] if key.endswith("element.weight") else weight for key, weight in net.state_dict().items()}
+    alone = {"references": REFERENCES.to_dict(), "members": {"m0": saved.card["members"]["m0"]}}
+    weights = {f"m0.{key}": weight.contiguous() for key, weight in older.items()}
+    save_file(weights, path, {"card.json": json.dumps(saved.card | alone)})
+    with pytest.raises(EnsembleError, match=r"the weights of the member m0 .* do not fit .*element.weight"):
+        sddfkit.load(path)
     half = Ensemble({"m0": saved.members["m0"]}, REFERENCES, saved.card).save(path)
     with pytest.raises(EnsembleError, match=r"the weights of the member m1 .* are missing"):
         sddfkit.load(half)
