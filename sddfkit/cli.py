@@ -27,6 +27,7 @@ VERBS = {
     "label": "molecules to labelled records: the store, and a snapshot of them",
     "train": "an ensemble of energy models from a labelled snapshot",
     "predict": "energies, forces and doubt of a finished run's ensemble on other molecules",
+    "screen": "molecules by the million from a catalogue: filtered, ranked by predicted error, sampled",
     "evaluate": "how good a finished run's ensemble is on labelled records that it has not seen",
 }
 

@@ -129,6 +129,43 @@ def evaluate(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     return f"evaluation: {numbers}"
 
 
+def screen(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
+    """Screen a file of molecules as configured; return a line that names the table."""
+    from sddfkit.chem.screening import Screen
+    from sddfkit.chem.sources import located
+    from sddfkit.workflows.screening import find_predictor, load_predictor, screen_molecules
+
+    with _job("screen", cfg, folder, command) as (path, settings):
+        with _settings():
+            located(settings["path"])
+            elements = settings["screen"].pop("elements")
+            weights, constant = None, 0.0
+            if settings["predictor"] is not None:
+                found = find_predictor(settings["predictor"], Path(settings["paths"]["root"]))
+                weights, constant = load_predictor(found)
+            what = Screen(
+                **settings["screen"],
+                elements=None if elements is None else tuple(elements),
+                seed=settings["seed"],
+                weights=weights,
+                constant=constant,
+            )
+            top = 0 if weights is None else settings["top"]
+            if not top and not settings["sample"]:
+                raise SettingsError("nothing would be kept: give sample, or top and a predictor")
+        table = screen_molecules(
+            molecules=settings["path"],
+            screen=what,
+            top=top,
+            sample=settings["sample"],
+            workers=settings["workers"],
+            folder=path,
+            smiles_column=settings["smiles_column"],
+            name_column=settings["name_column"],
+        )
+    return f"molecules: {table}"
+
+
 @contextmanager
 def _job(verb: str, cfg: DictConfig, folder: str | Path, command: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Hold the folder of a run, with the resolved configuration in it; give the folder and the settings."""

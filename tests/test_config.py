@@ -19,7 +19,7 @@ MEMBERS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / gro
 
 
 def overrides_for(verb: str) -> list[str]:
-    return ["data=somewhere"] if verb == "train" else []
+    return {"train": ["data=somewhere"], "screen": ["path=demo"]}.get(verb, [])
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,7 +1,7 @@
 """Loss predictors on MACCS keys: ask for the molecules on which the members are expected to err most."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,11 @@ class LossPredictor:
             raise PoolError("the loss predictor has learnt nothing yet: call fit(labelled) and use what it returns")
         weights = np.mean([np.ravel(model.coef_) for model in self.models], axis=0)
         return weights, float(np.mean([model.intercept_ for model in self.models]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able description of what was learnt."""
+        weights, constant = self.coefficients()
+        return {"unit": "eV/atom", "keys": "MACCS", "weights": weights.tolist(), "constant": constant}
 
     def scores(self, pool: Pool) -> NDArray[np.float64]:
         """Return the predicted error of each conformer's molecule, shape (n,), eV/atom."""

@@ -78,7 +78,8 @@ def read_molecules(
     """Stream molecules with explicit hydrogens from a file.
 
     Suffixes, in any letter case: ``.smi .smiles .txt`` (SMILES, white space, name; ``#`` opens a comment line),
-    ``.csv`` (header line; comma, semicolon or tab), ``.sdf``; each also ``.gz``. Lines end with LF, CR LF or CR. The 3D
+    ``.csv .tsv`` (header line; comma, semicolon or tab), ``.cxsmiles`` (a tab-separated table if its first line names
+    columns, else as ``.smi``), ``.sdf``; each also ``.gz`` or ``.bz2``. Lines end with LF, CR LF or CR. The 3D
     conformer of an SDF record is kept; records that follow each other and hold the same molecule, atom by atom, become
     one with all their conformers.
 
@@ -103,7 +104,7 @@ def read_molecules(
     """
     if max_heavy_atoms is not None and max_heavy_atoms < min_heavy_atoms:
         raise MoleculeError(f"{max_heavy_atoms=} is below {min_heavy_atoms=}")
-    file = _resolve(path)
+    file = located(path)
     allowed = element_numbers(elements)
     stream = entries(file, smiles_column=smiles_column, name_column=name_column)
     first = next(stream, None)
@@ -113,7 +114,14 @@ def read_molecules(
     return _molecules(itertools.chain([first], stream), str(file), limits, stereo)
 
 
-def _resolve(path: str | Path) -> Path:
+def located(path: str | Path) -> Path:
+    """Path of a file of molecules, or of a set that ships with sddfkit.
+
+    Raises
+    ------
+    MoleculeError
+        No such file, or none that can be read from its beginning.
+    """
     file = Path(path).expanduser()
     if file.is_file():
         return file

@@ -1,6 +1,7 @@
 """Active learning, from a file of molecules to a report."""
 
 import datetime as dt
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from sddfkit import __version__
-from sddfkit.active import Pool, Strategy
+from sddfkit.active import LossPredictor, Pool, Strategy
 from sddfkit.data.records import Record
 from sddfkit.data.references import ReferenceEnergies, fit_reference_energies
 from sddfkit.factory import Cluster, Store
 from sddfkit.models.ensemble import Ensemble, EnsemblePrediction
 from sddfkit.qc.levels import Level
 from sddfkit.qc.properties import with_properties
+from sddfkit.runs import write_whole
 from sddfkit.training.parent_run import ParentRun
 from sddfkit.viz.report import write_report
 from sddfkit.workflows.arrays import Minutes, expected_minutes, pool_arrays
@@ -34,6 +36,7 @@ from sddfkit.workflows.label import (
     run_name,
     save_snapshot,
 )
+from sddfkit.workflows.screening import LOSS_PREDICTOR
 from sddfkit.workflows.split import Folds, Split, split_records
 from sddfkit.workflows.summary import chosen_rows, molblocks, prediction_rows, report_document, write_metrics
 from sddfkit.workflows.train import Recipe, Trainers, out_of_fold_errors, train_ensemble
@@ -175,6 +178,8 @@ def active_learning(
             )
             run.ensemble.save(folder / "ensemble")
             folds.write(folder / "ensemble")
+            if isinstance(run.fitted, LossPredictor):
+                write_whole(folder / LOSS_PREDICTOR, json.dumps(run.fitted.to_dict()))
             save_snapshot(labeller.labels, run.references, folder / "snapshot")
             write_metrics(folder, rounds[-1])
             report = write_report(document, molblocks(document, labeller.labels.records), folder)
@@ -211,6 +216,7 @@ class _Run:
         self.watch = watch
         self.parent = parent
         self.seed = seed
+        self.fitted: Strategy | None = None
         self.asked: list[Record] = []  # of the training fold, in the order in which they were asked for
         self.test = spread(folds.test, loop.test_size, generator(seed, "test"))
         self.validation = spread(folds.validation, loop.validation_size, generator(seed, "validation"))
@@ -282,7 +288,7 @@ class _Run:
         strategy = self.strategy
         with self.watch.stage("choosing"):
             if strategy.learns:
-                strategy = strategy.fit(self.labelled_pool(number, train, strategy.learns))
+                strategy = self.fitted = strategy.fit(self.labelled_pool(number, train, strategy.learns))
             pool = make_pool(left, self.ensemble, strategy.needs, self.minutes)
             ids = strategy(pool, self.loop.round_size, generator(self.seed, "round", str(number)))
             scores = strategy.scores(pool) if len(pool) else None
