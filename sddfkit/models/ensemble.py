@@ -300,7 +300,7 @@ def _net(state: Mapping[str, Tensor], entry: Mapping[str, Any], card: Path, what
         net.load_state_dict(state)
     except RuntimeError as error:
         raise EnsembleError(
-            f"the weights of {what} do not fit the network {entry['net']['_target_']} of sddfkit {__version__}; use the "
-            f"version that {card} names, or train again ({str(error).splitlines()[-1].strip()})"
+            f"the weights of {what} do not fit the network {entry['net']['_target_']} of sddfkit {__version__}; use "
+            f"the version that {card} names, or train again ({str(error).splitlines()[-1].strip()})"
         ) from error
     return net.eval()

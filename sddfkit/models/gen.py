@@ -24,7 +24,7 @@ class GENLayer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.source = nn.Linear(width, messages)
-        self.edge = nn.Parameter(torch.randn(messages, edge_size) * edge_size**-0.5)
+        self.edge = nn.Linear(edge_size, messages, bias=False)
         self.t = nn.Parameter(torch.ones(messages))
         self.s = nn.Parameter(torch.ones(1))
         self.own = nn.Linear(width, width)

@@ -24,7 +24,7 @@ class GeneralLayer(nn.Module):
         self.heads = heads
         self.norm = nn.LayerNorm(width)
         self.message = nn.Linear(width, heads * messages)
-        self.edge = nn.Parameter(torch.randn(heads * messages, edge_size) * edge_size**-0.5)
+        self.edge = nn.Linear(edge_size, heads * messages, bias=False)
         self.u = nn.Parameter(torch.randn(heads, messages) * messages**-0.5)
         self.skip = nn.Linear(width, width)
         self.update = nn.Linear(messages, width, bias=False)

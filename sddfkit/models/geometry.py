@@ -29,9 +29,9 @@ class Edges(NamedTuple):
         w(d_ij): every aggregation weighs its messages with it.
     even, odd : (p, f), (p, k)
         Features that keep their sign in the other direction, and those that change it.
-    distance : (p, 1), Å
-    unit : (p, 3)
-        Direction (x_b − x_a) / d_ab, for networks with filters or angles of their own.
+    pair_distance : (p, 1), Å
+    pair_unit : (p, 3)
+        Direction (x_b − x_a) / d_ab.
     """
 
     source: Tensor
@@ -39,15 +39,25 @@ class Edges(NamedTuple):
     envelope: Tensor
     even: Tensor
     odd: Tensor
-    distance: Tensor
-    unit: Tensor
+    pair_distance: Tensor
+    pair_unit: Tensor
 
-    def project(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """W e + b of each directed edge, (2p, out), by products over pairs alone; `weight` (out, f + k)."""
+    def project(self, linear: nn.Linear) -> Tensor:
+        """W e + b of each directed edge, (2p, out), by products over pairs alone; `linear` takes f + k features."""
         n_even = self.even.shape[1]
-        even = nn.functional.linear(self.even, weight[:, :n_even], bias)
-        odd = nn.functional.linear(self.odd, weight[:, n_even:])
+        even = nn.functional.linear(self.even, linear.weight[:, :n_even], linear.bias)
+        odd = nn.functional.linear(self.odd, linear.weight[:, n_even:])
         return torch.cat([even + odd, even - odd])
+
+    @property
+    def distance(self) -> Tensor:
+        """Length of each directed edge, (2p, 1), Å."""
+        return torch.cat([self.pair_distance, self.pair_distance])
+
+    @property
+    def unit(self) -> Tensor:
+        """Direction (x_j − x_i) / d_ij of each directed edge, (2p, 3), for networks with angles of their own."""
+        return torch.cat([self.pair_unit, -self.pair_unit])
 
 
 def envelope(distance: Tensor, cutoff: float) -> Tensor:
@@ -176,8 +186,8 @@ class Neighbourhood(nn.Module):
             envelope=torch.cat([weight, weight]),
             even=torch.cat([g, (n_first * n_second).sum(1), cos_first - cos_second], dim=1),
             odd=cos_first + cos_second,
-            distance=distance[:, None],
-            unit=unit,
+            pair_distance=distance[:, None],
+            pair_unit=unit,
         )
         return edges, soft_bound(torch.cat([even, odd], dim=1))
 

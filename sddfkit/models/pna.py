@@ -30,7 +30,7 @@ class PNALayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.source = nn.Linear(width, messages, bias=False)
         self.target = nn.Linear(width, messages)
-        self.edge = nn.Parameter(torch.randn(messages, edge_size) * edge_size**-0.5)
+        self.edge = nn.Linear(edge_size, messages, bias=False)
         self.update = nn.Sequential(nn.Linear(width + 12 * messages, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:

@@ -24,7 +24,7 @@ class ResGatedLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.source = nn.Linear(width, 2 * messages, bias=False)
         self.target = nn.Linear(width, messages)
-        self.edge = nn.Parameter(torch.randn(2 * messages, edge_size) * edge_size**-0.5)
+        self.edge = nn.Linear(edge_size, 2 * messages, bias=False)
         self.own = nn.Linear(width, width)
         self.update = nn.Linear(messages, width, bias=False)
         self.out = nn.Linear(width, width)

@@ -26,7 +26,7 @@ class TransformerLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.source = nn.Linear(width, 2 * messages)
         self.target = nn.Linear(width, 2 * messages)
-        self.edge = nn.Parameter(torch.randn(messages, edge_size) * edge_size**-0.5)
+        self.edge = nn.Linear(edge_size, messages, bias=False)
         self.beta = nn.Linear(3 * messages, 1)
         self.own = nn.Linear(width, width)
         self.update = nn.Linear(messages, width, bias=False)

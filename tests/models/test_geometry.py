@@ -75,8 +75,9 @@ def test_a_projection_is_that_of_each_directed_edge() -> None:
     )
     one, other = torch.cat([even, odd], dim=1), torch.cat([even, -odd], dim=1)
     expected = torch.cat([one @ weight.T + bias, other @ weight.T + bias])
-    nothing = torch.zeros(0)
-    found = Edges(nothing, nothing, nothing, even, odd, nothing, nothing).project(weight, bias)
+    nothing, linear = torch.zeros(0), torch.nn.Linear(8, 4).double()
+    linear.load_state_dict({"weight": weight, "bias": bias})
+    found = Edges(nothing, nothing, nothing, even, odd, nothing, nothing).project(linear)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
@@ -89,7 +90,8 @@ def test_surroundings_are_sums_over_pairs_of_neighbours(seed: int, n: int) -> No
     layer = Neighbourhood(n_elements=1, n_bond_types=1, width=4, n_radial=3, n_normals=2, cutoff=4.0).double()
     edges, found = layer(pos, element, both, torch.zeros(both.shape[1], dtype=torch.long))
     channels = edges.envelope * layer.normal(torch.cat([edges.even, edges.even])[:, :4])
-    unit = torch.cat([edges.unit, -edges.unit])
+    unit, vector = edges.unit, pos[edges.source] - pos[edges.target]
+    torch.testing.assert_close(unit * edges.distance, vector, rtol=0, atol=1e-12)
     for atom in range(n):
         mine = edges.target == atom
         weights = channels[mine]
