@@ -5,6 +5,7 @@ from typing import ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from sddfkit.active.pool import Pool, PoolError, check_k, in_turns
 
@@ -42,7 +43,7 @@ class Diversity:
     features: Literal["maccs", "embeddings"] = "maccs"
     method: Literal["farthest_point", "kmeans++"] = "farthest_point"
     conformers: Literal["random", "rmsd"] = "random"
-    max_candidates: int = 40_000
+    max_candidates: int = 20_000
     known: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     reason: ClassVar[str] = "it is far from what is labelled and chosen"
@@ -139,10 +140,11 @@ def spread_out(
     np.maximum(nearest, 0.0, out=nearest)
     free = np.ones(len(points), dtype=bool)
     chosen = np.empty(min(k, len(points)), np.intp)
-    for step in range(len(chosen)):
-        chosen[step] = i = _next(nearest, free, rng, method)
-        free[i] = False
-        np.minimum(nearest, np.maximum(squares + squares[i] - 2 * (points @ points[i]), 0.0), out=nearest)
+    with threadpool_limits(1, user_api="blas"):  # each product is short: threads would wait for one another
+        for step in range(len(chosen)):
+            chosen[step] = i = _next(nearest, free, rng, method)
+            free[i] = False
+            np.minimum(nearest, np.maximum(squares + squares[i] - 2 * (points @ points[i]), 0.0), out=nearest)
     return chosen
 
 

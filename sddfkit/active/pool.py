@@ -1,6 +1,6 @@
 """The pool of candidates, and what a strategy looks like."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, Self
 
@@ -74,11 +74,34 @@ class Pool:
         order = np.array(sorted(range(len(self)), key=self.record_ids.__getitem__), dtype=np.intp)
         if (order[1:] > order[:-1]).all():
             return self
-        moved = {}
-        for name, values in self.features.items():
-            rows = order if name not in PER_ATOM else _atoms_of(order, np.asarray(self.feature("n_atoms")))
-            moved[name] = np.take(values, rows, axis=_axis(name))
-        return Pool([self.record_ids[i] for i in order], [self.molecule_ids[i] for i in order], moved)
+        rows = order.tolist()
+        found = object.__new__(Pool)  # its parts were checked when this one was made
+        object.__setattr__(found, "record_ids", [self.record_ids[i] for i in rows])
+        object.__setattr__(found, "molecule_ids", [self.molecule_ids[i] for i in rows])
+        object.__setattr__(found, "features", _Reordered(self.features, order))
+        return found
+
+
+class _Reordered(Mapping[str, NDArray[np.generic]]):
+    """Feature arrays with their rows in another order, each made when it is asked for, and kept."""
+
+    def __init__(self, features: Mapping[str, NDArray[np.generic]], order: NDArray[np.intp]) -> None:
+        self._features = features
+        self._order = order
+        self._made: dict[str, NDArray[np.generic]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
+        if name not in self._made:
+            values = self._features[name]
+            rows = self._order if name not in PER_ATOM else _atoms_of(self._order, self._features["n_atoms"])
+            self._made[name] = np.take(values, rows, axis=_axis(name))
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._features)
+
+    def __len__(self) -> int:
+        return len(self._features)
 
 
 PER_MEMBER: Final = frozenset({"member_energies", "shifted_energies", "errors", "member_forces"})

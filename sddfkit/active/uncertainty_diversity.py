@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from sddfkit.active.disagreement import Disagreement
 from sddfkit.active.pool import Pool, PoolError, Strategy, best, check_k
@@ -123,11 +124,12 @@ def weighted_farthest(
     worth = weights.astype(np.float64)  # a copy; nothing is chosen yet
     free = np.ones(len(points), dtype=bool)
     chosen = np.empty(min(k, len(points)), np.intp)
-    for step in range(len(chosen)):
-        chosen[step] = i = int(np.argmax(np.where(free, worth, -1.0)))
-        free[i] = False
-        squared = np.maximum(2.0 - 2.0 * (points @ points[i]).astype(np.float64), 0.0)
-        # Rounded: a twin's distance is rounding noise, whose root would not be small.
-        np.minimum(distance, np.sqrt(np.round(squared, 5)), out=distance)
-        worth = weights * (epsilon + distance)
+    with threadpool_limits(1, user_api="blas"):  # each product is short: threads would wait for one another
+        for step in range(len(chosen)):
+            chosen[step] = i = int(np.argmax(np.where(free, worth, -1.0)))
+            free[i] = False
+            squared = np.maximum(2.0 - 2.0 * (points @ points[i]).astype(np.float64), 0.0)
+            # Rounded: a twin's distance is rounding noise, whose root would not be small.
+            np.minimum(distance, np.sqrt(np.round(squared, 5)), out=distance)
+            worth = weights * (epsilon + distance)
     return chosen
