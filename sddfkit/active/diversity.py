@@ -43,7 +43,7 @@ class Diversity:
     features: Literal["maccs", "embeddings"] = "maccs"
     method: Literal["farthest_point", "kmeans++"] = "farthest_point"
     conformers: Literal["random", "rmsd"] = "random"
-    max_candidates: int = 20_000
+    max_candidates: int = 10_000
     known: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     reason: ClassVar[str] = "it is far from what is labelled and chosen"

@@ -43,7 +43,7 @@ class UncertaintyDiversity:
     strategy: Strategy = field(default_factory=Disagreement)
     features: Literal["maccs", "embeddings"] = "maccs"
     epsilon: float = 0.1
-    max_candidates: int = 20_000
+    max_candidates: int = 10_000
 
     ranks: ClassVar[Literal["molecules", "conformers"]] = "conformers"
 
