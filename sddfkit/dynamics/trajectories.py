@@ -84,9 +84,8 @@ class Trajectory:
         atoms.positions = self.positions[frame]
         atoms.calc = SinglePointCalculator(atoms, energy=float(self.energies[frame]), forces=self.forces[frame])
         atoms.arrays["velocities"] = self.velocities[frame]  # Å/fs
-        atoms.info.update(
-            time=float(self.times[frame]), temperature=self.temperature, origin=f"record {self.record.record_id}"
-        )
+        atoms.info.update(time=float(self.times[frame]), temperature=self.temperature)
+        atoms.info["origin"] = f"record {self.record.record_id}"  # an id alone may read as a number
         if np.isfinite(self.scores[frame]):
             atoms.info.update(confidence=float(self.scores[frame]), forces_std_max=float(self.spreads[frame]))
         return atoms

@@ -315,8 +315,12 @@ def test_a_zarr_store_explains_itself(found: list[Trajectory], tmp_path: Path) -
 
 def test_trajectories_are_read_by_ase(found: list[Trajectory], tmp_path: Path) -> None:
     trajectory = found[2]
-    frames = ase.io.read(write_extxyz(tmp_path / "one" / "2.extxyz", trajectory), ":")
+    path = write_extxyz(tmp_path / "one" / "2.extxyz", trajectory)
+    frames = ase.io.read(path, ":")
     assert len(frames) == len(trajectory)
+    # To readers of plain XYZ (MDAnalysis) a line is an element and its place, whatever follows.
+    symbol, *place = path.read_text().splitlines()[2].split()[:4]
+    assert symbol == "C" and np.allclose([float(x) for x in place], trajectory.positions[0, 0], atol=1e-7)
     for k, atoms in enumerate(frames):
         np.testing.assert_allclose(atoms.positions, trajectory.positions[k], atol=1e-7)
         np.testing.assert_allclose(atoms.get_forces(), trajectory.forces[k], atol=1e-7)
