@@ -29,6 +29,7 @@ VERBS = {
     "predict": "energies, forces and doubt of a finished run's ensemble on other molecules",
     "screen": "molecules by the million from a catalogue: filtered, ranked by predicted error, sampled",
     "evaluate": "how good a finished run's ensemble is on labelled records that it has not seen",
+    "md": "Langevin dynamics by a finished run's ensemble, and the frames it is least sure of, to label next",
 }
 
 COMMANDS = {

@@ -166,6 +166,29 @@ def screen(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     return f"molecules: {table}"
 
 
+def md(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
+    """Move molecules by the ensemble of a finished run; return a line that names the table of trajectories."""
+    from sddfkit.workflows.md import molecular_dynamics
+    from sddfkit.workflows.predict import find_ensemble
+
+    with _job("md", cfg, folder, command) as (path, settings):
+        with _settings():
+            embed = _embedding(cfg, settings)
+            move = instantiate(cfg.dynamics, _convert_="all")
+            ensemble = find_ensemble(settings["run"], Path(settings["paths"]["root"]))
+        table = molecular_dynamics(
+            ensemble=ensemble,
+            molecules=settings["molecules"],
+            embed=embed,
+            move=move,
+            frames=settings["frames"],
+            per_trajectory=settings["per_trajectory"],
+            folder=path,
+            seed=settings["seed"],
+        )
+    return f"trajectories: {table}"
+
+
 @contextmanager
 def _job(verb: str, cfg: DictConfig, folder: str | Path, command: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Hold the folder of a run, with the resolved configuration in it; give the folder and the settings."""

@@ -42,7 +42,8 @@ def test_every_member_composes_and_can_be_made(group, member, tmp_path):
     for override in mandatory:
         with pytest.raises(SettingsError, match=f"{override.partition('=')[0]} is not given"):
             load("active", [f"{group}={member}"])
-    cfg = load("active", [f"{group}={member}", f"paths.root={tmp_path}", *mandatory])
+    verb = "md" if group == "dynamics" else "active"
+    cfg = load(verb, [f"{group}={member}", f"paths.root={tmp_path}", *mandatory])
     chosen = cfg.get(group)
     if group == "model":
         assert list(cfg.model) == [member]

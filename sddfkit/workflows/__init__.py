@@ -6,6 +6,7 @@
 :func:`~.active.active_learning`     both in rounds, with a strategy that chooses what to label, and a report
 :func:`~.predict.predict_molecules`  molecules to energies, forces and their doubt, by the ensemble of a finished run
 :func:`~.evaluate.evaluate_run`      the errors of that ensemble on labelled records that it has not seen
+:func:`~.md.molecular_dynamics`      molecules to trajectories by that ensemble, and the frames to label next
 ===================================  ================================================================================
 
 Energies are eV, forces eV/Å, positions Å. Long stages show a progress bar; each can be interrupted and started again.

@@ -258,8 +258,8 @@ def predict_molecules(*, ensemble: Path, molecules: Mapping[str, Any], embed: Em
     level = str(model.card.get("level", "an unknown level of theory"))
     say(f"ensemble: {', '.join(model.members)}, trained at {level}, from {ensemble}")
     folder.mkdir(parents=True, exist_ok=True)
-    accepted, failures = _read(**molecules)
-    records, refusals = _conformers(accepted, known_elements(model), embed, seed)
+    accepted, failures = accepted_molecules(**molecules)
+    records, refusals = conformers_of(accepted, known_elements(model), embed, seed)
     failures += refusals
     found = _ranked(predict_known(model, records))
     lines = {molecule_id(mol): mol.GetIntProp(LINE_PROPERTY) for mol in accepted}
@@ -302,7 +302,8 @@ def write_parquet(path: Path, found: Predictions, ensemble: Path, level: str) ->
     pq.write_table(found.table().replace_schema_metadata(origin), path, compression="zstd")
 
 
-def _read(path: str, **limits: Any) -> tuple[list[Chem.Mol], list[Refusal]]:
+def accepted_molecules(path: str, **limits: Any) -> tuple[list[Chem.Mol], list[Refusal]]:
+    """Read molecules; the lines that were refused have a reason."""
     accepted: list[Chem.Mol] = []
     failures = []
     for item in read_molecules(path, **limits):
@@ -314,7 +315,7 @@ def _read(path: str, **limits: Any) -> tuple[list[Chem.Mol], list[Refusal]]:
     return accepted, failures
 
 
-def _conformers(
+def conformers_of(
     molecules: Sequence[Chem.Mol], known: frozenset[int], embed: Embed, seed: int
 ) -> tuple[list[Record], list[Refusal]]:
     """Records of all conformers, flagged where something is doubtful, and the molecules without any."""
