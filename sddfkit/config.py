@@ -22,8 +22,8 @@ def load(verb: str, overrides: Sequence[str] = (), *, config_dir: str | Path | N
     Parameters
     ----------
     verb
-        ``"active"``, ``"label"``, ``"train"``, ``"predict"``, ``"evaluate"`` or ``"md"``: the name of a root
-        configuration.
+        ``"active"``, ``"label"``, ``"train"``, ``"predict"``, ``"screen"``, ``"evaluate"`` or ``"md"``: the name of a
+        root configuration.
     overrides
         For instance ``["experiment=smoke", "strategy=random"]``.
     config_dir

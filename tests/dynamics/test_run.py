@@ -59,7 +59,7 @@ def random_ensemble(records: Sequence[Record], cutoff: float) -> Ensemble:
     members = {name: build_net(config, stats, 0).double() for name in ("one", "other")}
     noise = torch.Generator().manual_seed(1)
     for weights in members["other"].parameters():  # they differ a little, as members do
-        weights.data += 0.02 * torch.randn(weights.shape, generator=noise, dtype=weights.dtype)
+        weights.data *= 1.0 + 0.01 * torch.randn(weights.shape, generator=noise, dtype=weights.dtype)
     return Ensemble(members, ReferenceEnergies({1: -13.6, 6: -1030.0, 7: -1480.0, 8: -2040.0}, "made up"), {})
 
 
