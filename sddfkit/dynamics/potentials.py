@@ -187,11 +187,33 @@ class EnsemblePotential:
     skin : Å
         Pairs up to this far beyond the cutoff are listed, and searched for again when an atom has moved by half of it.
         At each step those within the cutoff are picked from the list, so that it cannot be seen in the results.
+    baseline : Potential, optional
+        The method whose difference to the labels the members were trained on; what it says is added to each of them.
+
+    Raises
+    ------
+    ValueError
+        A baseline that the ensemble's card names and that is not given, or the other way round.
     """
 
     def __init__(
-        self, ensemble: Ensemble, *, members: Sequence[str] | None = None, chunk: int = 16, skin: float = 1.0
+        self,
+        ensemble: Ensemble,
+        *,
+        members: Sequence[str] | None = None,
+        chunk: int = 16,
+        skin: float = 1.0,
+        baseline: Potential | None = None,
     ) -> None:
+        below = ensemble.card.get("baseline")
+        if below is not None and baseline is None:
+            raise ValueError(
+                f"this ensemble was trained on differences from {below['name']}: give that method as the baseline, "
+                "such as baseline=tblite()"
+            )
+        if below is None and baseline is not None:
+            raise ValueError("this ensemble was trained without a baseline: none can be added")
+        self._baseline = baseline
         names = tuple(ensemble.members if members is None else members)
         unknown = [name for name in names if name not in ensemble.members]
         if unknown or not names:
@@ -224,6 +246,10 @@ class EnsemblePotential:
             failures.update({group.first + k: why for k, why in group.broken.items()})
         member_energies = torch.cat(energies, dim=1) + self._offsets
         member_forces = torch.cat(forces, dim=1)
+        if self._baseline is not None:
+            below = self._baseline(records, positions)
+            member_energies, member_forces = member_energies + below.energies, member_forces + below.forces
+            failures.update(below.failures)
         return Evaluation(member_energies.mean(0), member_forces.mean(0), member_energies, member_forces, failures)
 
     def _bind(self, records: tuple[Record, ...]) -> None:
@@ -231,8 +257,8 @@ class EnsemblePotential:
             return
         known = {id(record) for record in self._records}
         new = [record for record in records if id(record) not in known]
-        if new:
-            self.ensemble.predict(new, forces=False)  # refuses what the members cannot know
+        for record in new:
+            self._check_bonds(record)
         self._records = records
         offsets = [self.ensemble.references.total(record.atomic_numbers) for record in records]
         self._offsets = torch.tensor(offsets, dtype=torch.float64)
@@ -240,6 +266,15 @@ class EnsemblePotential:
             _Group(records[first : first + self._chunk], first, self.ensemble.cutoff, self._skin)
             for first in range(0, len(records), self._chunk)
         ]
+
+    def _check_bonds(self, record: Record) -> None:
+        if len(record.atomic_numbers) > 1 and len(record.bonds) == 0:
+            for name, net in self._nets.items():
+                if net.stats.bonds:
+                    raise GraphError(
+                        f"record {record.record_id} lists no bonds, but {name} was trained with bond types; "
+                        "give the bonds"
+                    )
 
 
 class _Group:

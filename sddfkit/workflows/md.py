@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 from sddfkit.data.records import from_records
 from sddfkit.dynamics import (
     EnsemblePotential,
+    Potential,
     Trajectory,
     least_confident,
     save_trajectories,
+    tblite,
     write_extxyz,
 )
 from sddfkit.models.ensemble import Ensemble
@@ -80,7 +82,7 @@ def molecular_dynamics(
     records = list({record.record_id: record for record in records}.values())
     found = move(
         records,
-        EnsemblePotential(model),
+        EnsemblePotential(model, baseline=_baseline(model)),
         seed=seed,
         checkpoint=folder / "checkpoint.npz",
         progress=progress("dynamics"),
@@ -91,6 +93,16 @@ def molecular_dynamics(
     ends = ", ".join(f"{count} by {rule}" for rule, count in stopped.most_common()) or "none"
     say(f"dynamics: {len(found)} trajectories, {sum(map(len, found))} frames; stopped before their time: {ends}")
     return folder / "trajectories.csv"
+
+
+def _baseline(model: Ensemble) -> Potential | None:
+    """The method under the ensemble, where it has one and tblite computes it."""
+    below = model.card.get("baseline")
+    if below is None:
+        return None
+    if below.get("program") != "tblite":
+        raise ValueError(f"dynamics above the baseline {below['name']} is for tblite's methods alone")
+    return tblite({"gfn1-xtb": "GFN1-xTB", "gfn2-xtb": "GFN2-xTB"}[str(below["method"]).lower()])
 
 
 def _write(folder: Path, found: Sequence[Trajectory]) -> None:

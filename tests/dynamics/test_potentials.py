@@ -145,6 +145,22 @@ def test_tblite_knows_charge_and_multiplicity() -> None:
     assert float(found.forces[0, 0]) == pytest.approx(-float(slope), abs=1e-3)
 
 
+def test_an_ensemble_above_a_baseline_is_driven_with_it_alone(ensemble: Ensemble) -> None:
+    wells = HarmonicWells(dict.fromkeys((1, 6, 7, 8), 2.0))
+    above = Ensemble(ensemble.members, ensemble.references, {"baseline": {"name": "wells", "program": "none"}})
+    places = positions(RECORDS) + 0.1
+    found = EnsemblePotential(above, baseline=wells)(RECORDS, places)
+    expected = Sum(EnsemblePotential(ensemble), wells)(RECORDS, places)
+    torch.testing.assert_close(found.energies, expected.energies)
+    torch.testing.assert_close(found.member_energies, expected.member_energies)
+    torch.testing.assert_close(found.forces, expected.forces)
+    torch.testing.assert_close(found.member_forces, expected.member_forces)
+    with pytest.raises(ValueError, match="differences from wells: give that method"):
+        EnsemblePotential(above)
+    with pytest.raises(ValueError, match="without a baseline"):
+        EnsemblePotential(ensemble, baseline=wells)
+
+
 def test_a_sum_adds_to_each_member(ensemble: Ensemble) -> None:
     wells = HarmonicWells(dict.fromkeys((1, 6, 7, 8), 2.0))
     places = positions(RECORDS) + 0.1
