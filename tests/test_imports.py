@@ -1,4 +1,4 @@
-"""Who may import whom. This test is the documentation of the picture: each package in a fresh interpreter."""
+"""Who may import whom. This test is the documentation of the picture: packages in fresh interpreters."""
 
 import json
 import subprocess
@@ -27,19 +27,38 @@ MUST_NOT_LOAD = {
 }
 
 
-def loaded_by(statement: str) -> set[str]:
-    code = f"{statement}\nimport sys, json\nprint('\\n' + json.dumps(sorted(sys.modules)))"
+CHAINS = (
+    ("flashrmsd_cy",),
+    ("sddfkit", "sddfkit.cli", "sddfkit.factory.survey", "sddfkit.active", "sddfkit.config"),
+    ("sddfkit.qc.worker", "sddfkit.qc.supervisor", "sddfkit.qc", "sddfkit.factory"),
+    ("sddfkit.chem", "sddfkit.data", "sddfkit.rmsd_set", "sddfkit.viz"),
+    ("sddfkit.models", "sddfkit.dynamics", "sddfkit.training"),
+)
+"""Imported in one interpreter, one after the other: none may find loaded what it must not load. A fresh one for each
+would cost minutes."""
+
+
+def loaded_by(*statements: str) -> list[set[str]]:
+    """What is loaded after each statement."""
+    told = "import sys, json; print('\\n' + json.dumps(sorted(sys.modules)))"
+    code = "\n".join(f"{statement}\n{told}" for statement in statements)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(json.loads(done.stdout.strip().splitlines()[-1]))
+    return [set(json.loads(line)) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
-@pytest.mark.parametrize("package", MUST_NOT_LOAD)
-def test_a_package_loads_nothing_that_it_must_not(package):
-    assert loaded_by(f"import {package}") & MUST_NOT_LOAD[package] == set()
+def test_each_package_is_in_a_chain():
+    assert sorted(package for chain in CHAINS for package in chain) == sorted(MUST_NOT_LOAD)
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain[-1])
+def test_a_package_loads_nothing_that_it_must_not(chain):
+    loaded = loaded_by(*(f"import {package}" for package in chain))
+    found = {package: sorted(modules & MUST_NOT_LOAD[package]) for package, modules in zip(chain, loaded, strict=True)}
+    assert found == {package: [] for package in chain}
 
 
 def test_all_that_the_factory_names_loads_nothing_that_it_must_not():
-    assert loaded_by("from sddfkit.factory import *") & MUST_NOT_LOAD["sddfkit.factory"] == set()
+    assert loaded_by("from sddfkit.factory import *")[0] & MUST_NOT_LOAD["sddfkit.factory"] == set()
 
 
 def test_help_loads_nothing_heavy():
@@ -47,5 +66,5 @@ def test_help_loads_nothing_heavy():
         modules = loaded_by(
             "import contextlib, sddfkit.cli\n"
             f"with contextlib.suppress(SystemExit):\n    assert sddfkit.cli.main({arguments}) == 0"
-        )
+        )[0]
         assert modules & {*MUST_NOT_LOAD["sddfkit.cli"], "rich", "sqlalchemy"} == set()
