@@ -29,6 +29,11 @@ def active(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     with _job("active", cfg, folder, command) as (path, settings):
         with _settings():
             _check_models(settings["model"])
+            if settings["baseline"]["level"] is not None:
+                raise SettingsError(
+                    "active learning has no baseline yet: take baseline=none, then `sddfkit train baseline=… "
+                    "data=<the run's snapshot>` on what it labelled"
+                )
             _located(cfg.strategy._target_)
             parts = {
                 **_labelling(cfg, settings),
@@ -78,6 +83,9 @@ def train(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
         with _settings():
             _check_models(settings["model"])
             split = instantiate(cfg.split, _convert_="all")
+            baseline = None
+            if settings["baseline"]["level"] is not None:
+                baseline = (_level(cfg.baseline.level), _factory(cfg, settings))
         ensemble = train_from_snapshot(
             snapshot=Path(settings["data"]),
             split=split,
@@ -89,6 +97,7 @@ def train(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
             seed=settings["seed"],
             config=settings,
             parent_run_id=sweep.parent_run_id(path),
+            baseline=baseline,
         )
     return f"ensemble: {ensemble}"
 
@@ -101,12 +110,14 @@ def predict(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
         with _settings():
             embed = _embedding(cfg, settings)
             ensemble = find_ensemble(settings["run"], Path(settings["paths"]["root"]))
+            factory = _factory(cfg, settings)
         table = predict_molecules(
             ensemble=ensemble,
             molecules=settings["molecules"],
             embed=embed,
             folder=path,
             seed=settings["seed"],
+            factory=factory,
         )
     return f"predictions: {table}"
 
@@ -119,12 +130,14 @@ def evaluate(cfg: DictConfig, folder: str | Path, *, command: str = "") -> str:
     with _job("evaluate", cfg, folder, command) as (path, settings):
         with _settings():
             ensemble = find_ensemble(settings["run"], Path(settings["paths"]["root"]))
+            factory = _factory(cfg, settings)
         numbers = evaluate_run(
             ensemble=ensemble,
             snapshot=None if settings["data"] is None else Path(settings["data"]),
             folder=path,
             include_seen=settings["include_seen"],
             seed=settings["seed"],
+            factory=factory,
         )
     return f"evaluation: {numbers}"
 
@@ -215,14 +228,11 @@ def _settings() -> Iterator[None]:
 
 def _labelling(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the parts that make labels out of molecules."""
-    from sddfkit.qc.levels import Level
     from sddfkit.qc.properties import property_named
 
     for name in settings["properties"]:
         property_named(name)
-    level = instantiate(cfg.level, _convert_="all")
-    if not isinstance(level, Level):
-        raise SettingsError(f"level is made by {cfg.level._target_}, which gives no sddfkit.qc.Level")
+    level = _level(cfg.level)
     open_cluster = instantiate(cfg.cluster)
     open_cluster(Path(settings["paths"]["root"]) / "clusters" / "check")  # checks its settings, starts nothing
     return {
@@ -233,6 +243,23 @@ def _labelling(cfg: DictConfig, settings: dict[str, Any]) -> dict[str, Any]:
         "open_cluster": open_cluster,
         "properties": settings["properties"],
     }
+
+
+def _level(chosen: DictConfig) -> Any:
+    """Return the level of theory that a part of the configuration describes."""
+    from sddfkit.qc.levels import Level
+
+    level = instantiate(chosen, _convert_="all")
+    if not isinstance(level, Level):
+        raise SettingsError(f"level is made by {chosen._target_}, which gives no sddfkit.qc.Level")
+    return level
+
+
+def _factory(cfg: DictConfig, settings: dict[str, Any]) -> Any:
+    """Return what computes baselines; nothing is opened or started before one is asked for."""
+    from sddfkit.workflows.baseline import Factory
+
+    return Factory(instantiate(cfg.store), instantiate(cfg.cluster), Path(settings["paths"]["root"]))
 
 
 def _embedding(cfg: DictConfig, settings: dict[str, Any]) -> Any:

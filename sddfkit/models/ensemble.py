@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from qcelemental import periodictable
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -79,21 +79,44 @@ class Ensemble:
     card: dict[str, Any]
 
     @property
+    def composition(self) -> ReferenceEnergies:
+        """What elements alone contribute to a total energy: of the labels themselves, also above a baseline."""
+        if self.card.get("baseline") is None:
+            return self.references
+        return ReferenceEnergies.from_dict(self.card["composition"])
+
+    @property
     def cutoff(self) -> float:
         """The longest cutoff of the members, Å."""
         return max(net.cutoff for net in self.members.values())
 
-    def predict(self, records: Sequence[Record], forces: bool = True, batch_size: int = 64) -> EnsemblePrediction:
+    def predict(
+        self,
+        records: Sequence[Record],
+        forces: bool = True,
+        batch_size: int = 64,
+        *,
+        baseline_energies: ArrayLike | None = None,
+        baseline_forces: Sequence[NDArray[np.float64] | None] | None = None,
+    ) -> EnsemblePrediction:
         """Energies and forces of records; labels in them are ignored.
+
+        An ensemble whose card names a baseline needs that method's energies (n,), eV, of the records, and for forces
+        its forces, n arrays (n_i, 3), eV/Å; they are added to what the members say. No other ensemble takes them.
 
         Raises
         ------
+        EnsembleError
+            A baseline that is missing, of another shape or not finite, or that the ensemble does not know.
         GraphError
             An element that was not in the training set; a record without bonds where the members were trained with.
         """
         for net in self.members.values():
             net.eval()
+        added = self._checked_baseline(records, baseline_energies, baseline_forces, forces)
         offsets = np.array([self.references.total(record.atomic_numbers) for record in records], dtype=np.float64)
+        if added is not None:
+            offsets += added[0]
         energies: list[NDArray[np.float64]] = []
         member_forces: list[NDArray[np.float64]] = []
         for start in range(0, len(records), batch_size):
@@ -103,6 +126,8 @@ class Ensemble:
             if force is not None:
                 sizes = np.cumsum([len(record.atomic_numbers) for record in chunk])
                 member_forces.extend(np.split(force, sizes[:-1], axis=1))
+        if added is not None and forces:
+            member_forces = [force + below for force, below in zip(member_forces, added[1], strict=True)]
         relative = np.concatenate([np.empty((len(self.members), 0)), *energies], axis=1)
         return EnsemblePrediction(
             energy=offsets + relative.mean(0),
@@ -111,6 +136,39 @@ class Ensemble:
             forces=[force.mean(0) for force in member_forces] if forces else None,
             member_forces=member_forces if forces else None,
         )
+
+    def _checked_baseline(
+        self,
+        records: Sequence[Record],
+        energies: ArrayLike | None,
+        gradients: Sequence[NDArray[np.float64] | None] | None,
+        forces: bool,
+    ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]] | None:
+        """Energies (n,), eV, and forces, n arrays (n_i, 3), eV/Å, to be added; None if there is no baseline."""
+        about = self.card.get("baseline")
+        if about is None:
+            if energies is not None or gradients is not None:
+                raise EnsembleError("this ensemble was trained without a baseline: baseline_energies cannot be added")
+            return None
+        what = f"this ensemble was trained on differences from {about['name']} by {about['program']}"
+        if energies is None or (forces and gradients is None):
+            absent = "baseline_energies (n,), eV" if energies is None else "baseline_forces, n arrays (n_i, 3), eV/Å"
+            raise EnsembleError(
+                f"{what}: predict needs {absent}, of that method for the same records; `sddfkit predict` and "
+                "`sddfkit evaluate` compute it by themselves"
+            )
+        below = np.asarray(energies, dtype=np.float64)
+        if below.shape != (len(records),) or not np.isfinite(below).all():
+            raise EnsembleError(
+                f"{what}: baseline_energies has shape {below.shape}; expected ({len(records)},) finite values, eV"
+            )
+        pulls = [np.asarray(force, dtype=np.float64) for force in gradients or ()] if forces else []
+        shapes = [(len(record.atomic_numbers), 3) for record in records] if forces else []
+        if [force.shape for force in pulls] != shapes or not all(np.isfinite(force).all() for force in pulls):
+            raise EnsembleError(
+                f"{what}: baseline_forces must be a finite array (n_i, 3), eV/Å, for each of {len(records)} records"
+            )
+        return below, pulls
 
     def _predict_batch(
         self, records: Sequence[Record], forces: bool

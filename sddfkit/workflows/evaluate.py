@@ -24,6 +24,7 @@ from sddfkit.viz import plots
 from sddfkit.viz.evidence import Fold, arrays, derive, within_molecules
 from sddfkit.viz.report import plain
 from sddfkit.viz.words import count, number
+from sddfkit.workflows.baseline import Factory, baseline_of
 from sddfkit.workflows.console import say
 from sddfkit.workflows.errors import error_metrics, evaluate, show_metrics
 from sddfkit.workflows.predict import Predictions, predict_known, write_csv, write_parquet
@@ -75,7 +76,13 @@ def _beside(ensemble: Path, name: str) -> Path | None:
 
 
 def evaluate_run(
-    *, ensemble: Path, snapshot: Path | None, folder: Path, include_seen: bool = False, seed: int = 0
+    *,
+    ensemble: Path,
+    snapshot: Path | None,
+    folder: Path,
+    include_seen: bool = False,
+    seed: int = 0,
+    factory: Factory | None = None,
 ) -> Path:
     """Judge a finished run's ensemble on labelled records, and keep numbers, predictions and figures in a folder.
 
@@ -94,6 +101,8 @@ def evaluate_run(
         Keep the molecules that would be left out; the result is marked.
     seed
         Of the bootstrap intervals.
+    factory
+        Computes the baseline of an ensemble that has one; others need none.
 
     Returns
     -------
@@ -121,7 +130,7 @@ def evaluate_run(
     labelled = [record for record in records if record.energy is not None]
     fold_of = _folds({record.molecule_id for record in labelled}, split)
     judged = [record for record in labelled if include_seen or fold_of[record.molecule_id] not in SEEN]
-    found = predict_known(model, judged)
+    found = predict_known(model, judged, baseline=baseline_of(model.card, factory, folder))
     folds = {record.molecule_id: fold_of[record.molecule_id] for record in found.records}
     left_out = Counter(fold_of[record.molecule_id] for record in labelled) - Counter(
         fold_of[record.molecule_id] for record in judged
@@ -149,7 +158,7 @@ def evaluate_run(
     rows = _rows(found, folds)
     write_csv(folder / "predictions.csv", list(rows[0]), rows)
     write_parquet(folder / "predictions.parquet", found, ensemble, level)
-    _draw(_fold(found, model.references), level, folder)
+    _draw(_fold(found, model.composition), level, folder)
     _show(document, model)
     return path
 
@@ -216,8 +225,8 @@ def _numbers(
 ) -> dict[str, Any]:
     """Everything that is measured, kcal/mol and kcal/mol/Å."""
     members = list(model.members)
-    fold = _fold(found, model.references)
-    rows = _prediction_rows(found, model.references)
+    fold = _fold(found, model.composition)
+    rows = _prediction_rows(found, model.composition)
     derived = derive({"seed": seed, "predictions": rows, "rounds": []}, fold)
     learnt = {scaffold(name) for part in ("train", "validation") for name in (split or {}).get(part, ())}
     of_molecule = {name: scaffold(name) for name in folds}
@@ -226,7 +235,7 @@ def _numbers(
     relative = _relative_errors(found, fold)
     force_error, force_std = _force_errors(found)
     return {
-        "metrics": evaluate(found.values, members, model.references, found.records),
+        "metrics": evaluate(found.values, members, model.composition, found.records),
         "familiar_scaffolds": {
             "molecules": len(familiar) if split is not None else None,
             "records": sum(record.molecule_id in familiar for record in found.records) if split is not None else None,

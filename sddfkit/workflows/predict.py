@@ -3,7 +3,7 @@
 import csv
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,6 +23,7 @@ from sddfkit.data.records import Record, RecordError, conformer_records, from_re
 from sddfkit.models.ensemble import CARD, ONE_FILE, Ensemble, EnsemblePrediction, ensemble_in
 from sddfkit.models.graphs import GraphError
 from sddfkit.units import EV_TO_KCAL_MOL
+from sddfkit.workflows.baseline import Baseline, Factory, baseline_of
 from sddfkit.workflows.console import progress, say, show_table
 from sddfkit.workflows.label import Embed, generator
 
@@ -183,36 +184,57 @@ def strangers(atomic_numbers: Iterable[int], known: frozenset[int]) -> str:
     return f"the ensemble has never seen {names}; it was trained on {seen}"
 
 
-def predict_known(ensemble: Ensemble, records: Sequence[Record], description: str = "predictions") -> Predictions:
-    """Predict all records that the ensemble can predict; the reason stands for each of the others."""
+def predict_known(
+    ensemble: Ensemble,
+    records: Sequence[Record],
+    description: str = "predictions",
+    baseline: Callable[[Sequence[Record]], Baseline] | None = None,
+) -> Predictions:
+    """Predict all records that the ensemble can predict; the reason stands for each of the others.
+
+    `baseline` computes the method that an ensemble's card may name (:func:`~sddfkit.workflows.baseline.baseline_of`).
+    """
     known = known_elements(ensemble)
     refused = {r.record_id: reason for r in records if (reason := strangers(r.atomic_numbers, known))}
     rest = [record for record in records if record.record_id not in refused]
+    below = baseline(rest) if baseline is not None and rest else None
+    if below is not None:
+        refused |= below.failed
+        rest = below.kept(rest)
+
+    def predict(batch: Sequence[Record], forces: bool = True) -> EnsemblePrediction:
+        added = {} if below is None else below.arguments(batch, forces)
+        return ensemble.predict(batch, forces=forces, batch_size=BATCH, **added)
+
     kept: list[Record] = []
     parts: list[EnsemblePrediction] = []
     starts = range(0, len(rest), BATCH)
     for start in progress(description)(starts, len(starts)):
         batch = rest[start : start + BATCH]
         try:
-            part = ensemble.predict(batch, batch_size=BATCH)
+            part = predict(batch)
         except GraphError:
-            refused |= _culprits(ensemble, batch)
+            refused |= _culprits(predict, batch)
             batch = [record for record in batch if record.record_id not in refused]
-            part = ensemble.predict(batch, batch_size=BATCH)
+            part = predict(batch)
         kept += batch
         parts.append(part)
-    return Predictions(kept, _joined(parts) if parts else ensemble.predict([]), refused)
+    return Predictions(kept, _joined(parts) if parts else _nothing(ensemble), refused)
 
 
-def _culprits(ensemble: Ensemble, records: Sequence[Record]) -> dict[str, str]:
+def _nothing(ensemble: Ensemble) -> EnsemblePrediction:
+    return EnsemblePrediction(np.empty(0), np.empty(0), np.empty((len(ensemble.members), 0)), [], [])
+
+
+def _culprits(predict: Callable[..., EnsemblePrediction], records: Sequence[Record]) -> dict[str, str]:
     """Record id → reason for those that the ensemble cannot predict, found by halving."""
     try:
-        ensemble.predict(records, forces=False)
+        predict(records, forces=False)
     except GraphError as error:
         if len(records) == 1:
             return {records[0].record_id: str(error)}
         half = len(records) // 2
-        return _culprits(ensemble, records[:half]) | _culprits(ensemble, records[half:])
+        return _culprits(predict, records[:half]) | _culprits(predict, records[half:])
     return {}
 
 
@@ -226,7 +248,15 @@ def _joined(parts: Sequence[EnsemblePrediction]) -> EnsemblePrediction:
     )
 
 
-def predict_molecules(*, ensemble: Path, molecules: Mapping[str, Any], embed: Embed, folder: Path, seed: int) -> Path:
+def predict_molecules(
+    *,
+    ensemble: Path,
+    molecules: Mapping[str, Any],
+    embed: Embed,
+    folder: Path,
+    seed: int,
+    factory: Factory | None = None,
+) -> Path:
     """Predict the conformers of molecules, write what was found into a folder, and show the gist of it.
 
     Parameters
@@ -243,6 +273,8 @@ def predict_molecules(*, ensemble: Path, molecules: Mapping[str, Any], embed: Em
         was refused, when and why).
     seed
         Of the conformers: a molecule gets the same ones as in a run with this seed.
+    factory
+        Computes the baseline of an ensemble that has one; others need none.
 
     Returns
     -------
@@ -261,7 +293,7 @@ def predict_molecules(*, ensemble: Path, molecules: Mapping[str, Any], embed: Em
     accepted, failures = accepted_molecules(**molecules)
     records, refusals = conformers_of(accepted, known_elements(model), embed, seed)
     failures += refusals
-    found = _ranked(predict_known(model, records))
+    found = _ranked(predict_known(model, records, baseline=baseline_of(model.card, factory, folder)))
     lines = {molecule_id(mol): mol.GetIntProp(LINE_PROPERTY) for mol in accepted}
     failures += [
         Refusal(lines[r.molecule_id], r.name, r.smiles, f"conformer {r.conformer}", found.refused[r.record_id])

@@ -26,14 +26,17 @@ from sddfkit.data.snapshots import read_manifest
 from sddfkit.models.ensemble import Ensemble
 from sddfkit.models.graphs import graph, graph_stats
 from sddfkit.qc.harnesses.protocol import PARENT_PID, die_with_parent
+from sddfkit.qc.levels import Level
 from sddfkit.training.fit import fit_member
 from sddfkit.training.parent_run import ParentRun
+from sddfkit.workflows.baseline import Baseline, Factory, refuse_same_level
 from sddfkit.workflows.console import progress, say
 from sddfkit.workflows.errors import evaluate, show_metrics
 from sddfkit.workflows.label import load_snapshot, run_name
 from sddfkit.workflows.split import Split, split_records
 from sddfkit.workflows.summary import write_metrics
 
+FOLDS = ("train", "validation", "test")
 _NOT_OF_THE_FIT = ("module", "threads", "checkpoint_every_s")
 
 
@@ -268,6 +271,15 @@ def data_hash(snapshot: Path) -> str:
     return hashlib.sha256("\n".join(shards).encode()).hexdigest()
 
 
+def _with_baseline(below: Baseline, name: str, records: Sequence[Record]) -> list[Record]:
+    """Return the records of a fold that have a baseline; refuse a fold of which nothing is left."""
+    kept = below.kept(records)
+    if not kept:
+        reason = below.failed[records[0].record_id]
+        raise ValueError(f"no record of the {name} fold has a baseline; {records[0].name}: {reason}")
+    return kept
+
+
 def train_from_snapshot(
     *,
     snapshot: Path,
@@ -281,17 +293,31 @@ def train_from_snapshot(
     config: Mapping[str, Any],
     workers: int = 2,
     parent_run_id: str | None = None,
+    baseline: tuple[Level, Factory] | None = None,
 ) -> Path:
     """Train an ensemble on a snapshot, judge it on the test fold, and return the ensemble's folder.
 
-    `parent_run_id` is the MLflow run of a sweep.
+    `parent_run_id` is the MLflow run of a sweep. With a `baseline` the networks learn label − baseline; records for
+    which its calculation fails are left out.
     """
     say(f"everything is kept under {root}\nthis run: {folder}")
     records, atoms = load_snapshot(snapshot)
+    if baseline is not None:
+        refuse_same_level(baseline[0], records[0].level)
     folds = split_records(records, {record.molecule_id: record.smiles for record in records}, split, seed)
     folds.write(folder)
     train, validation, test = folds.pool, folds.validation, folds.test
-    references = fit_reference_energies(train, atoms)
+    below = None
+    if baseline is not None:
+        level, factory = baseline
+        below = Baseline.compute(level, [*train, *validation, *test], factory, folder)
+        named = zip(FOLDS, (train, validation, test), strict=True)
+        train, validation, test = (_with_baseline(below, name, rows) for name, rows in named)
+    composition = fit_reference_energies(train, atoms)
+    learnt, stopped_on, references = train, validation, composition
+    if below is not None:
+        learnt, stopped_on = below.difference(train), below.difference(validation)
+        references = fit_reference_energies(learnt, below.atom_differences(atoms))
     with (
         Trainers(workers) as trainers,
         ParentRun(
@@ -306,12 +332,19 @@ def train_from_snapshot(
             "n_train": len(train),
             "data": data_hash(snapshot),
         }
-        ensemble, summaries = train_ensemble(trainers, recipe, train, validation, references, seed=seed, card=card)
+        if below is not None:
+            card |= {"baseline": dict(below.card), "composition": composition.to_dict()}
+        ensemble, summaries = train_ensemble(trainers, recipe, learnt, stopped_on, references, seed=seed, card=card)
+
+        def judged(rows: Sequence[Record]) -> dict[str, Any]:
+            added = {} if below is None else below.arguments(rows)
+            return evaluate(ensemble.predict(rows, **added), list(models), composition, rows)
+
         row = {
             "round": 0,
             "n_labelled_train": len(train),
-            "metrics": evaluate(ensemble.predict(test), list(models), references, test),
-            "validation": evaluate(ensemble.predict(validation), list(models), references, validation),
+            "metrics": judged(test),
+            "validation": judged(validation),
         }
         write_metrics(folder, row)
         parent.log_round(row, summaries)
