@@ -1,10 +1,15 @@
 """Δ-learning: a cheap method taken off the labels for training, and added back by prediction, through one store."""
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from sddfkit import verbs
@@ -12,22 +17,25 @@ from sddfkit.chem import etkdg, molecules_from_smiles
 from sddfkit.config import SettingsError, load
 from sddfkit.data import (
     Record,
+    ReferenceEnergies,
     conformer_records,
     fit_reference_energies,
     from_records,
-    read_snapshot,
     to_records,
     write_snapshot,
-)
+)  # fmt: skip
 from sddfkit.factory import Store
 from sddfkit.models import Ensemble
+from sddfkit.models.build import build_net
 from sddfkit.models.ensemble import EnsembleError
+from sddfkit.models.graphs import graph, graph_stats
 from sddfkit.qc import Level, atom_input, atomic_input, compute, extract
-from sddfkit.workflows.baseline import Baseline, Factory, level_card, level_of, refuse_same_level
+from sddfkit.workflows.baseline import Baseline, Factory, baseline_of, level_card, level_of, refuse_same_level
 from sddfkit.workflows.label import ISOLATED_ATOMS, elements
+from sddfkit.workflows.predict import predict_known
 from sddfkit.workflows.train import Recipe, member_jobs, train_from_snapshot
 
-pytestmark = pytest.mark.xdist_group("baseline")  # one worker trains, once
+pytestmark = pytest.mark.xdist_group("baseline")  # one worker computes, once
 
 LABELS = Level(name="GFN1-xTB", method="gfn1-xtb", basis=None, programs={"tblite": {"accuracy": 1.0}})
 GFN2 = Level(name="GFN2-xTB", method="gfn2-xtb", basis=None, programs={"tblite": {"accuracy": 1.0}})
@@ -40,18 +48,21 @@ def at(level: Level, record: Record) -> dict:
     return extract(compute(job), ("energy", "forces"))
 
 
+def conformer(smiles: str) -> Record:
+    (mol,) = molecules_from_smiles(smiles)
+    return to_records(conformer_records(etkdg(mol, 1, np.random.default_rng(0), prune_rmsd=None).mol))[0]
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Return a root with a snapshot of real GFN1-xTB labels."""
     root = tmp_path_factory.mktemp("root")
     records = []
     for smiles in SMILES:
-        (mol,) = molecules_from_smiles(smiles)
-        kept = etkdg(mol, 1, np.random.default_rng(0), prune_rmsd=None).mol
-        for record in to_records(conformer_records(kept)):
-            values = at(LABELS, record)
-            label = {"level": LABELS.name, "program": "tblite", "result_key": f"label of {record.record_id}"}
-            records.append(record._replace(energy=values["energy"], forces=values["forces"], **label))
+        record = conformer(smiles)
+        values = at(LABELS, record)
+        label = {"level": LABELS.name, "program": "tblite", "result_key": f"label of {record.record_id}"}
+        records.append(record._replace(energy=values["energy"], forces=values["forces"], **label))
     write_snapshot(from_records(sorted(records, key=lambda r: r.record_id)), root / "labels")
     atoms = {z: compute(atom_input(z, LABELS.specification("tblite"))) for z in sorted(elements(records))}
     energies = {str(z): float(extract(result, ("energy",))["energy"]) for z, result in atoms.items()}
@@ -59,62 +70,114 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
-def settings(root: Path, *more: str) -> list[str]:
-    nets = ["model=[gen]", "preset=smooth_small", "trainer.max_epochs=1", "cluster.engines=1"]
-    return [f"data={root / 'labels'}", f"paths.root={root}", *nets, *more]
+def made_up(records: list[Record]) -> list[Record]:
+    label = {"level": "L", "program": "P", "energy": -100.0}
+    return [r._replace(**label, forces=np.ones_like(r.positions), result_key=f"of {r.record_id}") for r in records]
+
+
+@contextmanager
+def one_thread(folder: Path) -> Iterator[SimpleNamespace]:
+    """A cluster of one engine, in this process."""
+    yield SimpleNamespace(executor=lambda: (ThreadPoolExecutor(1), 1))
 
 
 @pytest.fixture(scope="module")
-def trained(root) -> Path:
-    """Return the folder of a run on what GFN2-xTB lacks of GFN1-xTB."""
-    verbs.train(load("train", settings(root, "baseline=gfn2")), root / "runs" / "delta")
-    return root / "runs" / "delta"
+def records() -> list[Record]:
+    return [conformer(smiles) for smiles in ("CO", "C=O", "CC")]
 
 
 @pytest.fixture(scope="module")
-def evaluation(root, trained) -> dict:
-    cfg = load("evaluate", [f"run={trained}", f"paths.root={root}", "cluster.engines=1"])
-    verbs.evaluate(cfg, root / "runs" / "judged")
-    return json.loads((root / "runs" / "judged" / "evaluation.json").read_text())
+def factory(tmp_path_factory) -> Factory:
+    root = tmp_path_factory.mktemp("factory")
+    return Factory(partial(Store, root / "store.sqlite"), one_thread, root)
 
 
-def labelled(root: Path) -> list[Record]:
-    return to_records(read_snapshot(root / "labels"))
+@pytest.fixture(scope="module")
+def below(records, factory) -> Baseline:
+    """Return GFN2-xTB of the records, by the factory."""
+    return Baseline.compute(GFN2, records, factory, factory.root / "runs" / "first")
 
 
-def test_prediction_adds_the_baseline_back(root, trained):
-    model = Ensemble.load(trained / "ensemble")
+@pytest.fixture(scope="module")
+def model(records, below) -> Ensemble:
+    """Return two networks as they are before training, on that baseline."""
+    stats = graph_stats([graph(record, 5.0) for record in records])
+    net = {"_target_": "sddfkit.models.gen.GEN", "width": 8, "layers": 1, "cutoff": 5.0}
+    members = {f"m{seed}": build_net(net, stats, seed=seed) for seed in range(2)}
+    references = ReferenceEnergies({1: -0.5, 6: -1.0, 8: -2.0}, "made up")
+    return Ensemble(members, references, {"level": "GFN1-xTB", "baseline": dict(below.card)})
+
+
+def test_prediction_adds_the_baseline_back(model, records, below, factory):
     bare = Ensemble(model.members, model.references, {**model.card, "baseline": None})
-    records = labelled(root)[:3]
-    below = [at(GFN2, record) for record in records]
-    energies, forces = [v["energy"] for v in below], [v["forces"] for v in below]
-    found = model.predict(records, baseline_energies=energies, baseline_forces=forces)
+    direct = [at(GFN2, record) for record in records]
+    energies, forces = [v["energy"] for v in direct], [v["forces"] for v in direct]
     learnt = bare.predict(records)
-    np.testing.assert_allclose(found.energy, learnt.energy + energies, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(found.member_energies, learnt.member_energies + energies, rtol=0, atol=1e-10)
+    found = predict_known(model, records, baseline=baseline_of(model.card, factory, factory.root / "runs" / "p")).values
+    np.testing.assert_allclose(found.energy, learnt.energy + energies, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.member_energies, learnt.member_energies + energies, rtol=0, atol=1e-6)
     for together, alone, added in zip(found.forces, learnt.forces, forces, strict=True):
-        np.testing.assert_allclose(together, alone + added, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(together, alone + added, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(found.energy_std, learnt.energy_std)
-    labels = [record.energy for record in records]
-    assert np.abs(learnt.energy - labels).min() > 10, "the members alone know differences, eV"
+    assert np.abs(np.array(energies)).min() > 100, "eV: what is added cannot be overlooked"
+    given = model.predict(records, **below.arguments(records))
+    np.testing.assert_allclose(given.energy, found.energy, rtol=0, atol=1e-10)
+    total = zip(records, given.energy, given.forces, strict=True)
+    back = below.difference([record._replace(energy=energy, forces=force) for record, energy, force in total])
+    np.testing.assert_allclose([record.energy for record in back], learnt.energy, rtol=0, atol=1e-10)
 
 
-def test_the_card_names_the_level_and_makes_it_again(trained):
-    card = Ensemble.load(trained / "ensemble").card
-    assert card["level"] == "GFN1-xTB"
-    about = card["baseline"]
-    assert (about["name"], about["method"], about["basis"], about["program"]) == (
-        "GFN2-xTB", "gfn2-xtb", None, "tblite",
-    )  # fmt: skip
-    again = level_of(about)
-    asked, expected = again.specification("tblite"), GFN2.specification("tblite")
-    assert (asked.model, asked.keywords, asked.program) == (expected.model, expected.keywords, expected.program)
-    assert level_card(again, "tblite", about["program_version"]) == about
+def test_a_second_time_nothing_is_computed(records, below, factory, capsys):
+    capsys.readouterr()
+    again = Baseline.compute(GFN2, records, factory, factory.root / "runs" / "second")
+    said = capsys.readouterr()
+    assert "known before, 0 computed, 0 failed" in said.out + said.err
+    assert [again.records[r.record_id].energy for r in records] == [below.records[r.record_id].energy for r in records]
 
 
-def test_what_is_missing_for_a_prediction_is_named(root, trained):
-    model = Ensemble.load(trained / "ensemble")
-    records = labelled(root)[:2]
+def test_the_card_names_the_level_and_makes_it_again(below):
+    about = json.loads(json.dumps(below.card))
+    named = about["name"], about["method"], about["basis"], about["program"]
+    assert named == ("GFN2-xTB", "gfn2-xtb", None, "tblite")
+    assert level_of(about) == replace(GFN2, program="tblite")
+    assert level_card(level_of(about), "tblite", about["program_version"]) == about
+
+
+def test_differences_have_keys_of_their_own_and_failures_are_left_out(records, tmp_path):
+    first, second, _ = labels = made_up(records)
+    done = first._replace(energy=-98.5, forces=first.forces + 0.5, result_key="of GFN2-xTB")
+    below = Baseline({first.record_id: done}, {1: -10.0}, {second.record_id: "no convergence"}, {})
+    (made,) = below.difference([first, second])
+    assert made.energy == -1.5
+    np.testing.assert_array_equal(made.forces, np.full_like(first.positions, -0.5))
+    assert made.result_key not in (first.result_key, done.result_key)
+    assert below.atom_differences({1: -11.0, 6: -40.0}) == {1: -1.0}
+
+    recipe = Recipe({"gen": {"cutoff": 5.0}}, {"module": {}, "threads": 1, "checkpoint_every_s": 30}, tmp_path)
+    references = fit_reference_energies(labels, dict.fromkeys(elements(labels), 0.0))
+    learnt = [labels]
+    for name in ("one", "another"):  # of the same values: what counts is where they are from
+        zero = {r.record_id: r._replace(energy=0.0, forces=0.0 * r.forces, result_key=name) for r in labels}
+        learnt.append(Baseline(zero, {}, {}, {}).difference(labels))
+    jobs = [member_jobs(recipe, rows[1:], rows[:1], references, seed=0) for rows in learnt]
+    assert len({job["gen"]["folder"] for job in jobs}) == 3, "another baseline is another member"
+
+
+def test_it_is_refused_before_anything_is_computed(records, tmp_path):
+    def never(*_):
+        raise AssertionError("the factory was asked")
+
+    write_snapshot(from_records([r._replace(level="gfn2-xtb") for r in made_up(records)]), tmp_path / "labels")
+    (tmp_path / "labels" / ISOLATED_ATOMS).write_text("{}")
+    with pytest.raises(ValueError, match="GFN2-xTB is the level of the labels"):
+        train_from_snapshot(
+            snapshot=tmp_path / "labels", split=never, models={}, trainer={}, tracking={}, root=tmp_path,
+            folder=tmp_path / "no", seed=0, config={}, baseline=(GFN2, Factory(never, never, tmp_path)),
+        )  # fmt: skip
+
+
+def test_what_is_missing_for_a_prediction_is_named(model, records):
+    records = records[:2]
     with pytest.raises(EnsembleError, match="GFN2-xTB by tblite: predict needs baseline_energies"):
         model.predict(records)
     with pytest.raises(EnsembleError, match="needs baseline_forces"):
@@ -130,69 +193,6 @@ def test_what_is_missing_for_a_prediction_is_named(root, trained):
         plain.predict(records, forces=False, baseline_energies=[0.0, 0.0])
 
 
-def test_evaluation_gives_the_numbers_of_the_run(trained, evaluation):
-    kept = json.loads((trained / "metrics.json").read_text())
-    assert evaluation["metrics"] == kept["test"], "bit for bit"
-    assert not evaluation["refused"]
-
-
-def test_predictions_are_total_energies(root, trained):
-    (root / "new.smi").write_text("CCO ethanol\n")
-    molecules = ["molecules=file", f"molecules.path={root / 'new.smi'}", "conformers.n_conformers=1"]
-    cfg = load("predict", [f"run={trained}", f"paths.root={root}", "cluster.engines=1", *molecules])
-    verbs.predict(cfg, root / "runs" / "predicted")
-    (row,) = to_records_with(root / "runs" / "predicted" / "predictions.parquet")
-    model = Ensemble.load(trained / "ensemble")
-    below = at(GFN2, row[0])
-    expected = model.predict([row[0]], baseline_energies=[below["energy"]], baseline_forces=[below["forces"]])
-    assert row[1] == pytest.approx(float(expected.energy[0]), abs=1e-6)
-
-
-def to_records_with(path: Path) -> list[tuple[Record, float]]:
-    table = pq.read_table(path)
-    return list(zip(to_records(table), table["energy_pred"].to_pylist(), strict=True))
-
-
-def test_a_second_training_computes_nothing(root, trained, capsys):
-    with Store(root / "store.sqlite") as store:
-        before = len(store.to_frame())
-    capsys.readouterr()
-    verbs.train(load("train", settings(root, "baseline=gfn2")), root / "runs" / "again")
-    assert ", 0 computed, 0 failed" in capsys.readouterr().out
-    with Store(root / "store.sqlite") as store:
-        assert len(store.to_frame()) == before
-    first, again = (
-        json.loads((root / "runs" / run / "ensemble" / "card.json").read_text()) for run in ("delta", "again")
-    )
-    assert first["members"]["gen"]["job_hash"] == again["members"]["gen"]["job_hash"], "found again, not trained"
-
-
-def test_another_baseline_is_another_member(root, tmp_path):
-    records = labelled(root)
-    recipe = Recipe({"gen": {"cutoff": 5.0}}, {"module": {}, "threads": 1, "checkpoint_every_s": 30}, tmp_path)
-    references = fit_reference_energies(records, dict.fromkeys(elements(records), 0.0))
-    learnt = [records]
-    for name in ("one", "another"):  # of the same values: what counts is where they are from
-        below = {r.record_id: r._replace(energy=0.0, forces=0.0 * r.forces, result_key=name) for r in records}
-        learnt.append(Baseline(below, {}, {}, {}).difference(records))
-    jobs = [member_jobs(recipe, rows[2:], rows[:2], references, seed=0) for rows in learnt]
-    assert len({job["gen"]["folder"] for job in jobs}) == 3
-
-
-def test_differences_have_keys_of_their_own_and_failures_are_left_out(root):
-    first, second = labelled(root)[:2]
-    values = at(GFN2, first)
-    done = first._replace(energy=values["energy"], forces=values["forces"], result_key="of GFN2-xTB")
-    below = Baseline({first.record_id: done}, {1: -10.0}, {second.record_id: "no convergence"}, {})
-    (made,) = below.difference([first, second])
-    assert made.energy == first.energy - values["energy"]
-    np.testing.assert_array_equal(made.forces, first.forces - values["forces"])
-    assert made.result_key not in (first.result_key, done.result_key)
-    other = Baseline({first.record_id: done._replace(result_key="of another")}, {}, {}, {})
-    assert other.difference([first])[0].result_key != made.result_key
-    assert below.atom_differences({1: -11.0, 6: -40.0}) == {1: -1.0}
-
-
 @pytest.mark.parametrize("labels", ["gfn2-XTB", "GFN2-xTB "])
 def test_a_baseline_at_the_level_of_the_labels_is_refused(labels):
     with pytest.raises(ValueError, match="nothing would be left to learn"):
@@ -205,18 +205,25 @@ def test_a_baseline_at_the_level_of_the_labels_is_refused(labels):
     refuse_same_level(GFN2, "GFN1-xTB")
 
 
-def test_it_is_refused_before_anything_is_computed(root):
-    def never(*_):
-        raise AssertionError("the factory was asked")
-
-    with pytest.raises(ValueError, match="GFN1-xTB is the level of the labels"):
-        train_from_snapshot(
-            snapshot=root / "labels", split=never, models={}, trainer={}, tracking={}, root=root, folder=root / "no",
-            seed=0, config={}, baseline=(LABELS, Factory(never, never, root)),
-        )  # fmt: skip
-
-
 def test_active_learning_refuses_a_baseline(tmp_path):
     cfg = load("active", ["baseline=gfn2", "experiment=smoke", f"paths.root={tmp_path}"])
     with pytest.raises(SettingsError, match="active learning has no baseline yet"):
         verbs.active(cfg, tmp_path / "run")
+
+
+@pytest.mark.long
+def test_a_run_is_trained_judged_and_found_again(root, capsys):
+    nets = ["model=[gen]", "preset=smooth_small", "trainer.max_epochs=1"]
+    of_all = [f"paths.root={root}", "cluster.engines=1"]
+    asked = [f"data={root / 'labels'}", "baseline=gfn2", *nets, *of_all]
+    verbs.train(load("train", asked), root / "runs" / "delta")
+    verbs.evaluate(load("evaluate", [f"run={root / 'runs' / 'delta'}", *of_all]), root / "runs" / "judged")
+    judged = json.loads((root / "runs" / "judged" / "evaluation.json").read_text())
+    kept = json.loads((root / "runs" / "delta" / "metrics.json").read_text())
+    assert judged["metrics"] == kept["test"], "bit for bit"
+    assert not judged["refused"]
+    capsys.readouterr()
+    verbs.train(load("train", asked), root / "runs" / "again")
+    assert ", 0 computed, 0 failed" in capsys.readouterr().out
+    cards = [json.loads((root / "runs" / run / "ensemble" / "card.json").read_text()) for run in ("delta", "again")]
+    assert cards[0]["members"] == cards[1]["members"], "found again, not trained"
