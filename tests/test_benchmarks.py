@@ -10,7 +10,7 @@ import pytest
 # Modules of a script begin with an underscore; rmsd.py is run by tests/flashrmsd_cy/test_rmsd_benchmark.py.
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path for path in FOLDER.glob("[!_]*.py") if path.stem != "rmsd")
-MINUTES = ("factory", "density_guess", "screening")
+MINUTES = ("factory", "density_guess", "screening", "dynamics", "conformer_energies")
 CASES = [
     pytest.param(path, id=path.stem, marks=pytest.mark.long if path.stem in MINUTES else pytest.mark.slow)
     for path in SCRIPTS
