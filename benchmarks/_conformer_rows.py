@@ -67,6 +67,8 @@ def read_rows(path: Path, workers: int, cache: Path | None = None) -> Rows:
         made = labelled_record(frame._replace(energy=energy), source) if not reason else None
         if isinstance(made, Refused):
             reason, made = made.reason, None
+        elif made is not None and not len(made.bonds):
+            reason, made = "its bonds could not be told", None
         records.append(made)
         reasons.append(reason)
         if number % 500 == 0 or number == count:

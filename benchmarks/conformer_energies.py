@@ -42,7 +42,7 @@ from sddfkit.data import (
     strict_scaffold_split,
     within_molecule,
 )
-from sddfkit.models import Ensemble, GraphError, graph, graph_stats
+from sddfkit.models import Ensemble, graph, graph_stats
 from sddfkit.models.build import build_net
 from sddfkit.training.datamodule import GraphDataModule
 from sddfkit.training.fit import fit_member
@@ -193,13 +193,9 @@ def predict(rows: Rows, folder: Path) -> dict[str, NDArray[Any]]:
                 reasons[i] = f"never trained on the elements with Z = {', '.join(map(str, sorted(unknown)))}"
                 continue
             usable.append(i)
-        records = [rows.records[i] for i in usable]
-        for first in range(0, len(records), 64):
-            chunk, where = records[first : first + 64], usable[first : first + 64]
-            try:
-                prediction = ensemble.predict(chunk, forces=False, batch_size=32)
-            except GraphError as error:
-                raise SystemExit(f"rows {where[0]} to {where[-1]}: {error}") from error
+        for first in range(0, len(usable), 64):
+            where = usable[first : first + 64]
+            prediction = ensemble.predict([rows.records[i] for i in where], forces=False, batch_size=32)
             found[kind][where] = prediction.energy
             members[:, where] = prediction.member_energies
         if kind == "delta":
