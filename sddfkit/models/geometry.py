@@ -94,8 +94,8 @@ def soft_norm(vectors: Tensor, *, softening: float = 1.0) -> Tensor:
 
 
 def soft_bound(x: Tensor, *, bound: float = 12.0) -> Tensor:
-    """x / √(1 + (x/bound)²): the identity for small x, never beyond ±bound. Keeps exponentials finite on wild input."""
-    return x / (1.0 + (x / bound).square()).sqrt()
+    """bound · tanh(x/bound): the identity for small x, never beyond ±bound. Keeps exponentials finite on wild input."""
+    return bound * torch.tanh(x / bound)
 
 
 def pair_index(a: Tensor, b: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ class Neighbourhood(nn.Module):
         A pair counts for both its atoms: Y^l(−d̂) = (−1)^l Y^l(d̂). Sums over components run along the channels, which
         is several times faster than over a last axis of three or five.
         """
-        even = torch.cat([channels[:, None, :], _quadrupole(unit)[:, :, None] * channels[:, None, :]], dim=1)
+        even = _even_harmonics(unit)[:, :, None] * channels[:, None, :]
         odd = unit[:, :, None] * channels[:, None, :]
         even = sum_over(even, first, n) + sum_over(even, second, n)
         odd = sum_over(odd, first, n) - sum_over(odd, second, n)
@@ -212,10 +212,9 @@ class Neighbourhood(nn.Module):
         return (moments.index_select(2, a) * moments.index_select(2, b)).sum(1)
 
 
-def _quadrupole(unit: Tensor) -> Tensor:
-    """Real spherical harmonics of degree 2 of unit vectors (e, 3), with Σ_m Y_m² = 1: (e, 5)."""
-    x, y, z = unit.unbind(1)
-    root = math.sqrt(3.0)
-    return torch.stack(
-        [root * x * y, root * y * z, root * x * z, root / 2.0 * (x * x - y * y), (3.0 * z * z - 1.0) / 2.0], dim=1
-    )
+def _even_harmonics(unit: Tensor) -> Tensor:
+    """Real spherical harmonics of degrees 0 and 2 of unit vectors (e, 3), with Σ_m Y_lm² = 1: (e, 6)."""
+    x, y, z = (math.sqrt(3.0) * unit).unbind(1)
+    root = 1.0 / math.sqrt(3.0)
+    of_two = [root * x * y, root * y * z, root * x * z, root / 2.0 * (x * x - y * y), (z * z - 1.0) / 2.0]
+    return torch.stack([torch.ones_like(x), *of_two], dim=1)
