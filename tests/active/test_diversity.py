@@ -25,8 +25,8 @@ def test_farthest_points_are_those_of_the_plain_definition():
 def test_kmeans_draws_by_the_squared_distance():
     points = np.array([[0.0], [1.0], [3.0]], np.float32)  # beside what is known at 0: squares 0, 1, 9
     rng = np.random.default_rng(0)
-    firsts = [spread_out(points, 1, rng, method="kmeans++", known=points[:1])[0] for _ in range(2000)]
-    assert np.bincount(firsts, minlength=3) / 2000 == pytest.approx([0.0, 0.1, 0.9], abs=0.03)
+    firsts = [spread_out(points, 1, rng, method="kmeans++", known=points[:1])[0] for _ in range(300)]
+    assert np.bincount(firsts, minlength=3) / 300 == pytest.approx([0.0, 0.1, 0.9], abs=0.05)
     assert sorted(spread_out(np.zeros((4, 2), np.float32), 9, rng, method="kmeans++")) == [0, 1, 2, 3]
 
 

@@ -100,7 +100,10 @@ def assert_same(net: SDDFModel, batch: Batch, training: bool) -> None:
         assert float((mine - value).abs().max()) <= 1e-10 * float(value.abs().max()), name
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+TRAINING = [False, pytest.param(True, marks=pytest.mark.long)]  # a quarter of a minute
+
+
+@pytest.mark.parametrize("training", TRAINING, ids=["eval", "train"])
 @network
 def test_energies_and_all_gradients_are_those_of_torch_geometric(kind: type[SDDFModel], training: bool) -> None:
     sizes = Batch.from_data_list(
