@@ -90,9 +90,18 @@ QUICK = (
 """The six smallest, each by one program; tests/qc/test_two_programs.py holds the programs to each other."""
 
 
-BEYOND = frozenset({"methanol–peptide", "peptide–methanol", "peptide–water", "water–pyridine", "benzene–water"})
-"""Published forces that miss the bar by up to 1.4e-4, by Psi4 and PySCF alike to all digits, with energies within theirs.
-Their quadrature is that of Gaussian's default grid; see docs/benchmark-comp6.md."""
+BEYOND = frozenset(
+    {
+        "methanol–peptide",
+        "peptide–methanol",
+        "peptide–water",
+        "water–pyridine",
+        "pyridine–ethyne",
+        "benzene–water",
+    }
+)
+"""Published forces that miss the bar by up to 1.4 times, by Psi4 and PySCF alike, with energies within theirs. Their
+quadrature is that of Gaussian's default grid: docs/benchmark-comp6.md."""
 
 
 class Published(NamedTuple):
