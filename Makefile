@@ -37,10 +37,10 @@ lint: .venv/.ready
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 
-# Lint and types run beside the tests, and three of these at a time: many wait for programs of their own.
+# Lint and types run beside the tests: many wait for programs of their own.
 test: .venv/.ready
 	@$(MAKE) --no-print-directory lint > .venv/lint.log 2>&1 & lint=$$!; \
-	$(PYTHON) -m pytest -n 3 --dist loadgroup; tests=$$?; \
+	$(PYTHON) -m pytest -n 2 --dist loadgroup; tests=$$?; \
 	wait $$lint; linted=$$?; cat .venv/lint.log; exit $$((tests ? tests : linted))
 
 test-all: .venv/.ready lint
