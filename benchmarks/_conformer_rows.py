@@ -13,7 +13,8 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from sddfkit.data import Record, conformer_records, to_records
-from sddfkit.data.readers import Frame, Refused, Source, labelled_record
+from sddfkit.data.readers import Frame, Refused, Source, Stated, labelled_record
+from sddfkit.data.readers.conformer_benchmark import frame_at
 from sddfkit.qc import InputError, Level, atomic_input, compute
 from sddfkit.units import HARTREE_TO_EV
 
@@ -123,19 +124,7 @@ def _kept(cache: Path) -> Iterator[tuple[float, str, float]]:
 
 def _frames(arrays: dict[str, NDArray[Any]]) -> Iterator[Frame]:
     for i in range(len(arrays["offset"]) - 1):
-        atoms = slice(*arrays["offset"][i : i + 2])
-        bonds = slice(*arrays["bond_offset"][i : i + 2])
-        yield Frame(
-            place=f"row {i}",
-            name=str(arrays["name"][i]),
-            conformer=i,
-            atomic_numbers=arrays["Z"][atoms].astype(np.int64),
-            positions=arrays["xyz"][atoms].astype(np.float64),
-            energy=np.nan,
-            charge=int(arrays["charge"][i]),
-            smiles=str(arrays["smiles"][i]),
-            pairs=arrays["bonds"][bonds, :2].astype(np.int64),
-        )
+        yield frame_at(arrays, i, i, Stated())
 
 
 def _gfn2(arrays: dict[str, NDArray[Any]], workers: int) -> Iterator[tuple[float, str, float]]:

@@ -348,7 +348,7 @@ def main() -> None:
             "rows": len(rows.records),
             "predicted": int(np.isfinite(found["ensemble"]).sum()),
             "refused": refused,
-            "seconds_per_conformer": round((time.perf_counter() - start) * 1.0 / max(1, len(rows.records)), 4),
+            "seconds_per_conformer": round((time.perf_counter() - start) / max(1, len(rows.records)), 4),
             "of_which_gfn2": round(rows.seconds / asked.workers / max(1, len(rows.records)), 4),
         }
     elif asked.train:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sddfkit.active.force_agreement import FORCE_FLOOR, agreement
-from sddfkit.active.pool import Pool, PoolError, best, check_k
+from sddfkit.active.pool import Pool, PoolError, highest
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,4 @@ class LowestConfidence:
 
     def __call__(self, pool: Pool, k: int, rng: np.random.Generator) -> list[str]:
         """Return the `k` record ids with the lowest ConfidenceScores."""
-        check_k(k)
-        if not len(pool):
-            return []
-        pool = pool.sorted()
-        return [pool.record_ids[i] for i in best(np.round(self.scores(pool), 9), rng)[:k]]
+        return highest(pool, lambda rows: np.round(self.scores(rows), 9), k, rng)

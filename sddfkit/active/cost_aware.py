@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sddfkit.active.disagreement import Disagreement
-from sddfkit.active.pool import Pool, PoolError, Strategy, best, check_k
+from sddfkit.active.pool import Pool, PoolError, Strategy, highest
 from sddfkit.active.uncertainty_diversity import scores_of
 
 
@@ -72,8 +72,4 @@ class CostAware:
 
     def __call__(self, pool: Pool, k: int, rng: np.random.Generator) -> list[str]:
         """Return the `k` record ids with the largest gain per minute."""
-        check_k(k)
-        if not len(pool):
-            return []
-        pool = pool.sorted()
-        return [pool.record_ids[i] for i in best(self.scores(pool), rng)[:k]]
+        return highest(pool, self.scores, k, rng)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sddfkit.active.pool import Pool, PoolError, best, check_k
+from sddfkit.active.pool import Pool, PoolError, highest
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,5 @@ class Disagreement:
 
     def __call__(self, pool: Pool, k: int, rng: np.random.Generator) -> list[str]:
         """Return the `k` record ids with the largest spread."""
-        check_k(k)
-        if not len(pool):
-            return []
-        pool = pool.sorted()
         # Rounding far below any physical difference keeps ties ties when an offset moves the last bits.
-        return [pool.record_ids[i] for i in best(np.round(self.scores(pool), 9), rng)[:k]]
+        return highest(pool, lambda rows: np.round(self.scores(rows), 9), k, rng)

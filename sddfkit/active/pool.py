@@ -1,6 +1,6 @@
 """The pool of candidates, and what a strategy looks like."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, Self
 
@@ -129,6 +129,18 @@ class Strategy(Protocol):
 def best(scores: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.intp]:
     """Return the indices by falling score; equal scores stand in random order."""
     return np.lexsort((rng.permutation(len(scores)), -scores))
+
+
+def highest(pool: Pool, scores: Callable[[Pool], NDArray[np.float64]], k: int, rng: np.random.Generator) -> list[str]:
+    """Return the record ids of the `k` conformers with the largest scores, the largest first, ties in random order.
+
+    `scores` is asked once, with the pool in the order of its record ids, and not at all if the pool is empty.
+    """
+    check_k(k)
+    if not len(pool):
+        return []
+    pool = pool.sorted()
+    return [pool.record_ids[i] for i in best(scores(pool), rng)[:k]]
 
 
 def check_k(k: int) -> None:

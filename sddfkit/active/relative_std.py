@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sddfkit.active.pool import Pool, PoolError, best, check_k
+from sddfkit.active.pool import Pool, PoolError, highest
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,4 @@ class RelativeStd:
 
     def __call__(self, pool: Pool, k: int, rng: np.random.Generator) -> list[str]:
         """Return the `k` record ids with the largest score."""
-        check_k(k)
-        if not len(pool):
-            return []
-        pool = pool.sorted()
-        return [pool.record_ids[i] for i in best(self.scores(pool), rng)[:k]]
+        return highest(pool, self.scores, k, rng)

@@ -18,6 +18,7 @@ from torch_geometric.data import Batch, Data
 from sddfkit.data import Record
 from sddfkit.dynamics.calculator import atoms_of
 from sddfkit.models import UNSPECIFIED_BOND, EnergyModel, Ensemble, GraphError, graph
+from sddfkit.models.ensemble import check_bonds
 from sddfkit.models.geometry import sum_over
 
 
@@ -258,7 +259,7 @@ class EnsemblePotential:
         known = {id(record) for record in self._records}
         new = [record for record in records if id(record) not in known]
         for record in new:
-            self._check_bonds(record)
+            check_bonds(record, self._nets)
         self._records = records
         offsets = [self.ensemble.references.total(record.atomic_numbers) for record in records]
         self._offsets = torch.tensor(offsets, dtype=torch.float64)
@@ -266,15 +267,6 @@ class EnsemblePotential:
             _Group(records[first : first + self._chunk], first, self.ensemble.cutoff, self._skin)
             for first in range(0, len(records), self._chunk)
         ]
-
-    def _check_bonds(self, record: Record) -> None:
-        if len(record.atomic_numbers) > 1 and len(record.bonds) == 0:
-            for name, net in self._nets.items():
-                if net.stats.bonds:
-                    raise GraphError(
-                        f"record {record.record_id} lists no bonds, but {name} was trained with bond types; "
-                        "give the bonds"
-                    )
 
 
 class _Group:

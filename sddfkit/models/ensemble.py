@@ -175,7 +175,7 @@ class Ensemble:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Relative energies (m, b) and forces (m, n, 3) of one batch."""
         for record in records:
-            self._check_bonds(record)
+            check_bonds(record, self.members)
         graphs = {}
         energies, gradients = [], []
         for net in self.members.values():
@@ -188,15 +188,6 @@ class Ensemble:
             if prediction.forces is not None:
                 gradients.append(prediction.forces.double().numpy())
         return np.stack(energies), np.stack(gradients) if forces else None
-
-    def _check_bonds(self, record: Record) -> None:
-        if len(record.atomic_numbers) > 1 and len(record.bonds) == 0:
-            for name, net in self.members.items():
-                if net.stats.bonds:
-                    raise GraphError(
-                        f"record {record.record_id} lists no bonds, but {name} was trained with bond types; "
-                        "give the bonds, or train on records without them"
-                    )
 
     def save(self, path: str | Path) -> Path:
         """Write one file, if `path` ends in ``.safetensors``, else a folder; returns the path.
@@ -277,6 +268,23 @@ class Ensemble:
             "level": entries[0].get("level"),
         }
         return cls(members, references, {**about, **card, "members": told})
+
+
+def check_bonds(record: Record, nets: Mapping[str, EnergyModel]) -> None:
+    """Refuse a record without bonds where one of the networks, by name, was trained with bond types.
+
+    Raises
+    ------
+    GraphError
+        Names the record and the network.
+    """
+    if len(record.atomic_numbers) > 1 and len(record.bonds) == 0:
+        for name, net in nets.items():
+            if net.stats.bonds:
+                raise GraphError(
+                    f"record {record.record_id} lists no bonds, but {name} was trained with bond types; "
+                    "give the bonds, or train on records without them"
+                )
 
 
 def ensemble_in(folder: Path) -> Path | None:

@@ -77,7 +77,7 @@ def open_conformer_benchmark(path: Path, stated: Stated) -> Source:
         number = 0
         for i in range(count):
             number = number + 1 if i and held["name"][i] == held["name"][i - 1] else 0
-            frame = _frame(held, i, number, stated)
+            frame = frame_at(held, i, number, stated)
             try:
                 energy = total_energy(path, float(held[column][i]) * of.energy, frame.atomic_numbers, atoms, add)
             except RecordError as error:
@@ -88,7 +88,7 @@ def open_conformer_benchmark(path: Path, stated: Stated) -> Source:
     return Source(path, "conformer-benchmark", level, frames, count, atoms, (about,), stated.bonds)
 
 
-def _frame(held: dict[str, NDArray], i: int, number: int, stated: Stated) -> Frame:
+def frame_at(held: dict[str, NDArray], i: int, number: int, stated: Stated) -> Frame:
     """Conformer i without its energy, in the units of the file."""
     atoms, bonds = (slice(*held[name][i : i + 2]) for name in ("offset", "bond_offset"))
     conformer = f" {held['conf'][i]}" if "conf" in held else ""
