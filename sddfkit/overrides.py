@@ -19,7 +19,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 CONFIG_MODULE = "sddfkit.conf"
 _TAKE_SEVERAL = ("model",)
 _OBJECTS = ("level", "strategy", "split", "store", "cluster", "conformers")
-_NULLABLE = ("prune_rmsd", "elements", "max_heavy_atoms", "patience", "scheduler", "loss")
+_NULLABLE = ("prune_rmsd", "elements", "max_heavy_atoms", "patience", "scheduler", "loss", "predictor")
 MOST_CHECKED = 50
 """So many values of each sweep are checked before the first job runs."""
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number"}

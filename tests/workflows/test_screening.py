@@ -15,6 +15,7 @@ from sddfkit.chem.fingerprints import maccs
 from sddfkit.chem.molecules import MoleculeError, molecule_id
 from sddfkit.chem.parsers import chunks, entries, parsed
 from sddfkit.chem.screening import Screen, lot, screen_chunk
+from sddfkit.config import load
 from sddfkit.workflows import screening
 from sddfkit.workflows.screening import screen_file, screen_molecules
 
@@ -215,6 +216,10 @@ def test_what_cannot_work_is_said(tmp_path, screen, inline):
     cut.write_bytes(gzip.compress("\n".join(SMILES[:9] * 150).encode())[:-20])
     with pytest.raises(MoleculeError, match="damaged or cut off"):
         screen_file(cut, screen, top=5)
+
+
+def test_nothing_need_be_ranked():
+    assert load("screen", ["path=mine.smi", "predictor=null", "sample=10"]).predictor is None
 
 
 def test_the_best_of_a_stream_in_any_order():
